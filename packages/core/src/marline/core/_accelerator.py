@@ -1,0 +1,37 @@
+"""What runs the model: the CPU, a GPU, or an emulated device that sleeps along a published service curve."""
+
+from pathlib import Path
+from typing import Literal
+
+from marline.core._config import Config, Section
+from marline.core._digest import machine
+from marline.core._errors import RequestError
+from marline.core._layers import service_curves
+
+
+class Accelerator(Section):
+    """One accelerator; `points` are [batch, milliseconds per batch] of an emulated one."""
+
+    kind: Literal["cpu", "cuda", "emulated"]
+    name: str
+    time_scale: float
+    points: tuple[tuple[float, float], ...] = ()
+
+    @property
+    def device(self) -> str:
+        """TorchServe's word for where a worker runs: emulation needs no GPU."""
+        return "gpu" if self.kind == "cuda" else "cpu"
+
+
+def accelerator_of(config: Config, root: Path) -> Accelerator:
+    """The accelerator a configuration asks for; RequestError where it asks for a GPU this machine has not got."""
+    gpus = machine()["gpus"]
+    name = config.accelerator if config.accelerator != "auto" else "cuda" if gpus else "cpu"
+    if name == "cuda" and not gpus:
+        raise RequestError("accelerator=cuda: no NVIDIA driver shows a GPU on this machine; write accelerator=cpu or auto")
+    if name == "cuda":
+        return Accelerator(kind="cuda", name=gpus[0], time_scale=1.0)
+    if name == "cpu":
+        return Accelerator(kind="cpu", name=machine()["processor"], time_scale=1.0)
+    curve = service_curves(root)[name]
+    return Accelerator(kind="emulated", name=name, time_scale=config.time_scale, points=curve["points"])

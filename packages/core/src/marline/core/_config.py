@@ -1,0 +1,171 @@
+"""What can be configured: one frozen section per stage.
+
+Nothing here has a default; every default is a line of `configs/default.yaml`, so each value has an origin one can point
+at. Field descriptions and examples are part of the error messages: they are the remedy a user reads.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+Stage = Literal["load", "wrap", "export", "archive", "deploy", "tune", "report"]
+STAGES: tuple[Stage, ...] = ("load", "wrap", "export", "archive", "deploy", "tune", "report")
+
+
+class Section(BaseModel):
+    """Frozen, and refuses keys it does not know and numbers that are none."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, allow_inf_nan=False)
+
+
+class LoadConfig(Section):
+    """Where the model comes from."""
+
+    source: str = Field(
+        pattern=r"^(torchvision:\w+|python:[^:]+\.py:\w+)$",
+        description="torchvision:NAME, or python:FILE.py:FUNCTION for code of your own",
+        examples=["torchvision:resnet50"],
+    )
+    weights: str = Field(description="auto, published, random, or a .safetensors file that exists", examples=["auto"])
+    seed: int = Field(ge=0, description="seeds random weights", examples=[0])
+    task: Literal["image-classification"] = Field(description="what the model answers", examples=["image-classification"])
+    init_kwargs: dict[str, Any] = Field(description="keyword arguments of the source's function", examples=["{}"])
+    samples: str | None = Field(
+        description="a folder of images to use in place of the shipped samples", examples=["models/digits_cnn/samples"]
+    )
+
+    @field_validator("weights")
+    @classmethod
+    def _weights_exist(cls, value: str) -> str:
+        if value not in {"auto", "published", "random"} and not (value.endswith(".safetensors") and Path(value).is_file()):
+            raise ValueError("there is no such .safetensors file")
+        return value
+
+    @field_validator("samples")
+    @classmethod
+    def _samples_exist(cls, value: str | None) -> str | None:
+        if value is not None and not Path(value).is_dir():
+            raise ValueError("there is no such folder")
+        return value
+
+
+class WrapConfig(Section):
+    """How the published repository reports its use."""
+
+    collector_url: str | None = Field(
+        pattern=r"^https?://[^/\s@]+(/\S*)?$", description="an http(s) address, or null to report nothing", examples=["null"]
+    )
+    detail: Literal["minimal", "full"] = Field(description="minimal, or full to add error texts", examples=["minimal"])
+
+
+class ExportConfig(Section):
+    """How TorchScript is made and how equal it must be."""
+
+    method: Literal["auto", "script", "trace"] = Field(description="auto tries script, then trace", examples=["auto"])
+    atol: float = Field(gt=0, description="largest absolute difference to the eager model", examples=[1e-4])
+    rtol: float = Field(gt=0, description="largest relative difference to the eager model", examples=[1e-3])
+    batch_sizes: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        min_length=1, description="batch sizes at which parity is proven", examples=["[1,2,7]"]
+    )
+
+
+class ArchiveConfig(Section):
+    """What goes into the archive and its model-config.yaml."""
+
+    version: str = Field(pattern=r"^\d+(\.\d+)*$", description="the model version TorchServe shows", examples=["1.0"])
+    handler: str | None = Field(
+        description="a handler file that calls handler_factory; null takes models/NAME/handler.py, or the task's",
+        examples=["models/digits_cnn/handler.py"],
+    )
+    batch_size: int = Field(ge=1, le=1024, description="batchSize before tuning", examples=[1])
+    max_batch_delay_ms: int = Field(ge=1, le=60000, description="maxBatchDelay before tuning", examples=[100])
+    workers: int = Field(ge=1, le=64, description="minWorkers and maxWorkers", examples=[1])
+    response_timeout_s: int = Field(ge=1, description="a worker silent for longer is replaced", examples=[60])
+    startup_timeout_s: int = Field(ge=1, description="a worker must load its model within this", examples=[120])
+    job_queue_size: int = Field(ge=1, description="requests that may wait per model", examples=[1000])
+
+    @field_validator("handler")
+    @classmethod
+    def _handler_exists(cls, value: str | None) -> str | None:
+        if value is not None and not Path(value).is_file():
+            raise ValueError("there is no such file")
+        return value
+
+
+class DeployConfig(Section):
+    """How TorchServe is run."""
+
+    target: Literal["local"] = Field(description="where the archive is served", examples=["local"])
+    ready_s: float = Field(gt=0, description="server and worker must be ready within this", examples=[120])
+    java_home: str | None = Field(description="a Java 17+ to use; null takes the one that pip installed", examples=["null"])
+    max_request_mb: int = Field(ge=1, le=2000, description="larger request bodies are refused", examples=[16])
+
+
+class LoadtestConfig(Section):
+    """How load is sent."""
+
+    arrivals: Literal["poisson", "constant"] = Field(description="how open-loop requests arrive", examples=["poisson"])
+    seed: int = Field(ge=0, description="seeds the arrival schedule", examples=[0])
+    seconds: float = Field(gt=0, description="length of a load test started by hand", examples=[30])
+    rps: float = Field(gt=0, description="requests per second of a load test started by hand", examples=[20])
+    timeout_s: float = Field(gt=0, description="a request without answer for longer counts as lost", examples=[10])
+    warmup_s: float = Field(ge=0, description="seconds at the start of a trial that are not judged", examples=[2])
+    web: bool = Field(description="true opens locust's web page for a load test started by hand", examples=["true"])
+
+
+class TuneConfig(Section):
+    """What is searched, for how long, and what counts as good."""
+
+    strategy: Literal["grid"] = Field(description="grid tries every configuration for real", examples=["grid"])
+    slo_ms: Annotated[float, Field(gt=0)] | Literal["auto"] = Field(
+        description="the latency objective in milliseconds, or auto", examples=[200]
+    )
+    percentile: float = Field(ge=50, lt=100, description="the percentile the objective is about", examples=[99])
+    confidence: float = Field(gt=0.5, lt=1, description="how sure a verdict must be", examples=[0.95])
+    batch_sizes: tuple[Annotated[int, Field(ge=2, le=1024)], ...] = Field(
+        min_length=1, description="batch sizes to try beside TorchServe's default of 1", examples=["[2,4,8]"]
+    )
+    max_batch_delays_ms: tuple[Annotated[int, Field(ge=1, le=60000)], ...] = Field(
+        min_length=1, description="delays to try; 0 would cap a batch at 2 and is refused", examples=["[2,10]"]
+    )
+    workers: int = Field(ge=1, le=64, description="workers in every trial", examples=[1])
+    trial_s: float = Field(gt=0, description="seconds of load in one trial", examples=[10])
+    steps: int = Field(ge=1, le=12, description="trials per configuration while looking for its highest rate", examples=[3])
+    confirm_s: float = Field(gt=0, description="seconds of load that confirm the winner and the default", examples=[40])
+    curve_repeats: int = Field(ge=3, description="batches measured per size of the service curve", examples=[30])
+
+
+class ReportConfig(Section):
+    """What the report plans for."""
+
+    target_rps: float | None = Field(
+        gt=0, description="traffic to plan for; null takes the rate that was measured", examples=[500]
+    )
+    headroom: float = Field(ge=0, lt=1, description="share of each replica kept free", examples=[0.3])
+
+
+class Config(Section):
+    """Everything one run is told."""
+
+    model: str = Field(description="the name of the model", examples=["resnet50"])
+    profile: str = Field(description="smoke, standard or thorough", examples=["standard"])
+    accelerator: str = Field(description="auto, cpu, cuda, or the key of an emulated service curve", examples=["auto"])
+    time_scale: float = Field(gt=0, description="slows an emulated accelerator by this factor", examples=[2])
+    artifacts: str = Field(description="the folder runs are written to", examples=["artifacts"])
+    keep_runs: int = Field(ge=1, description="complete runs kept per model", examples=[10])
+    until: Stage = Field(description="the last stage to run", examples=["report"])
+    fresh: Stage | None = Field(description="the first stage that must not come from the cache", examples=["tune"])
+    run: str | None = Field(
+        pattern=r"^\d{8}-\d{6}-[0-9a-f]{4}$",
+        description="the run to serve in place of the newest",
+        examples=["20260102-030405-6789"],
+    )
+    load: LoadConfig
+    wrap: WrapConfig
+    export: ExportConfig
+    archive: ArchiveConfig
+    deploy: DeployConfig
+    loadtest: LoadtestConfig
+    tune: TuneConfig
+    report: ReportConfig

@@ -1,0 +1,63 @@
+"""Run folders: `artifacts/<model>/<run>/<stage>/`, and `latest`, which points at the newest complete run."""
+
+import os
+import secrets
+import shutil
+from datetime import UTC, datetime
+from pathlib import Path
+
+from marline.core._config import STAGES
+from marline.core._errors import RequestError
+from marline.core._manifest import NAME, Manifest, read_manifest
+
+
+def new_run(artifacts: Path, model: str) -> Path:
+    """Make the folder of a new run; its name sorts by time and is unique."""
+    run = artifacts / model / f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+    run.mkdir(parents=True)
+    return run
+
+
+def runs(artifacts: Path, model: str) -> list[Path]:
+    """All runs of a model, oldest first, unfinished ones included."""
+    folder = artifacts / model
+    return sorted(path for path in folder.glob("*-*-*") if path.is_dir() and not path.is_symlink())
+
+
+def is_complete(run: Path) -> bool:
+    """Whether a run went to its end: the report is the last stage."""
+    return (run / STAGES[-1] / NAME).is_file()
+
+
+def adopt(run: Path, manifest: Manifest) -> None:
+    """Show a stage that came from an earlier run in this one, as a link that says where from."""
+    link = run / manifest.stage
+    if link.resolve() != manifest.folder.resolve():
+        link.symlink_to(os.path.relpath(manifest.folder, run), target_is_directory=True)
+
+
+def newest(artifacts: Path, model: str, stage: str) -> Manifest:
+    """The manifest of the newest finished `stage` of a model; RequestError where there is none."""
+    for run in reversed(runs(artifacts, model)):
+        if (run / stage / NAME).is_file():
+            return read_manifest(run / stage)
+    raise RequestError(f"no finished {stage} of {model} in {artifacts}; make it with nox -s {stage} -- model={model}")
+
+
+def complete(run: Path, keep_runs: int) -> None:
+    """Point `latest` at this run and remove the oldest runs beyond `keep_runs`.
+
+    A run that a kept one took stages from is kept too, and so are runs younger than the newest complete one: they may
+    still be going on.
+    """
+    latest = run.parent / "latest"
+    partial = run.parent / f".latest.{os.getpid()}"
+    partial.unlink(missing_ok=True)
+    partial.symlink_to(run.name)
+    partial.replace(latest)
+    every = runs(run.parent.parent, run.parent.name)
+    kept = [path for path in every if is_complete(path)][-keep_runs:]
+    lent = {(path / stage).resolve().parent for path in kept for stage in STAGES}
+    for path in every:
+        if path.name < kept[0].name and path.resolve() not in lent:
+            shutil.rmtree(path)
