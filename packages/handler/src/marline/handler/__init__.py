@@ -1,0 +1,7 @@
+"""The shared handler that goes into every archive, and what proves its answers."""
+
+from marline.handler._assemble import assemble, handler_of, opened
+from marline.handler._fake import FakeContext
+from marline.handler._golden import Pair, difference, read_golden, write_golden
+
+__all__ = ["FakeContext", "Pair", "assemble", "difference", "handler_of", "opened", "read_golden", "write_golden"]

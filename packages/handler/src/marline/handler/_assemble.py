@@ -1,0 +1,55 @@
+"""Puts the Python side of an archive into a folder, and runs it there outside a server.
+
+The same files serve the archive and the proof of it: golden pairs are made by the handler that will be shipped.
+"""
+
+import importlib
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+TASKS = {"image-classification": HERE / "image_classification.py"}
+PROCESSOR_FILES = ("preprocessor_config.json", "config.json")
+
+
+def handler_of(root: Path, model: str, task: str, named: str | None) -> Path:
+    """The handler file of a model: the one named, else `models/NAME/handler.py`, else the task's."""
+    own = root / "models" / model / "handler.py"
+    return root / named if named else own if own.is_file() else TASKS[task]
+
+
+def assemble(handler: Path, checkpoint: Path, folder: Path) -> list[Path]:
+    """Copy the handler, the shared base and the processor files of a checkpoint into `folder`; returns the copies.
+
+    Python files beside a model's own handler come along, so that it can import them; its tests and training do too only
+    if they are Python files in that very folder.
+    """
+    beside = sorted(handler.parent.glob("*.py")) if handler.parent != HERE else [handler]
+    files = [*beside, HERE / "base_handler.py", *(checkpoint / name for name in PROCESSOR_FILES)]
+    return [Path(shutil.copy(file, folder)) for file in files if file.is_file()]
+
+
+@contextmanager
+def opened(folder: Path, module: str) -> Iterator[Any]:
+    """An instance of the handler class defined by `module` in an assembled folder, not yet initialised.
+
+    The folder's modules are importable inside the block and forgotten after it, as another model's have the same names.
+    """
+    before = set(sys.modules)
+    sys.path.insert(0, str(folder))
+    importlib.invalidate_caches()
+    try:
+        found = importlib.import_module(module)
+        classes = [value for value in vars(found).values() if isinstance(value, type) and value.__module__ == module]
+        if len(classes) != 1:
+            raise ImportError(f"{module}.py must define exactly one handler class for TorchServe, it defines {len(classes)}")
+        yield classes[0]()
+    finally:
+        sys.path.remove(str(folder))
+        for name in set(sys.modules) - before:
+            if str(getattr(sys.modules[name], "__file__", None) or "").startswith(str(folder)):
+                del sys.modules[name]

@@ -1,0 +1,352 @@
+"""The shared base handler; it goes into every archive and needs only TorchServe, torch and Pillow there.
+
+A model's own file says what is particular to it, in functions that see one sample at a time:
+
+    from base_handler import handler_factory
+    handler = handler_factory(init_function, preprocess_function=preprocess, postprocess_function=postprocess)
+
+What a preprocess function receives: a JPEG, PNG or WebP body as a PIL image, a JSON list or number as a float32 tensor,
+any other JSON value as it is, UTF-8 text as str. It returns one tensor; samples are stacked to a batch. A postprocess
+function receives one row of the model's output, on the CPU, and returns something JSON can express.
+
+One bad sample never fails its neighbours: it gets its own 400 (what was sent is wrong) or 500 (our function raised).
+"""
+
+import base64
+import fcntl
+import io
+import json
+import logging
+import os
+import sys
+import tarfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from ts.torch_handler.base_handler import BaseHandler
+
+try:  # beside this file in an archive; an archive made by hand may leave it out
+    from marline_tracker import Tracker, enabled, read_settings
+except ImportError:
+    Tracker = None
+
+logger = logging.getLogger(__name__)
+
+FORMATS = ("JPEG", "PNG", "WEBP")  # an explicit list: Pillow also opens formats that are risky or surprising in a request
+MAX_PIXELS = 50_000_000
+BATCH_LOG = "MARLINE_BATCH_LOG"  # a folder; every worker appends one line per batch to <pid>.csv in it
+EMULATION = "MARLINE_EMULATION"  # a JSON file with a service curve to sleep along in place of the forward pass
+
+
+class BadRequestError(ValueError):
+    """What the client sent cannot be answered; a preprocess function may raise it too."""
+
+
+@dataclass(frozen=True)
+class Functions:
+    """What is particular to one model."""
+
+    init: Callable[..., torch.nn.Module] | None
+    preprocess: Callable[[Any], Any]
+    postprocess: Callable[[Any], Any]
+    install_packages: Callable[[], None] | None
+    unpack_dependencies: Callable[[], None] | None
+    init_args: Sequence[Any]
+    init_kwargs: Mapping[str, Any]
+
+
+def handler_factory(
+    init_function: Callable[..., torch.nn.Module] | None = None,
+    preprocess_function: Callable[[Any], Any] = lambda data: data,
+    postprocess_function: Callable[[Any], Any] = lambda output: output,
+    install_packages: Callable[[], None] | None = None,
+    unpack_dependencies: Callable[[], None] | None = None,
+    *args: Any,
+    **init_kwargs: Any,
+) -> type["SharedHandler"]:
+    """Make the handler class of one model; further arguments go to `init_function`.
+
+    TorchServe takes the one class it finds defined in the handler's module, so the class is moved into the caller's.
+    """
+    functions = Functions(
+        init_function,
+        preprocess_function,
+        postprocess_function,
+        install_packages,
+        unpack_dependencies,
+        args,
+        init_kwargs,
+    )
+    module = sys._getframe(1).f_globals["__name__"]  # noqa: SLF001 - the documented way to know one's caller
+    return type("Handler", (SharedHandler,), {"functions": functions, "__module__": module})
+
+
+class SharedHandler(BaseHandler):  # type: ignore[misc]  # TorchServe has no types
+    """Loads the model, answers batches sample by sample, and says how long each batch took."""
+
+    functions: Functions
+    device = torch.device("cpu")
+    tracker: Any = None
+    batch_log: Any = None
+    emulation: "Emulation | None" = None
+    example: tuple[torch.Tensor, Any] | None = None
+
+    def initialize(self, context: Any) -> None:
+        """Called once by TorchServe in each worker; whatever it raises ends the deployment."""
+        config = context.model_yaml_config or {}
+        folder = Path(context.system_properties["model_dir"])
+        gpu = context.system_properties.get("gpu_id")
+        on_gpu = torch.cuda.is_available() and gpu is not None
+        self.context = context
+        self.device = torch.device(f"cuda:{gpu}" if on_gpu else "cpu")
+        _share_the_machine(config, self.device)
+        _prepare_folder(folder, config.get("system") or {}, self.functions)
+        self.model = _load_model(folder, context.manifest["model"].get("serializedFile"), self.functions, self.device)
+        self.tracker = _tracker(folder)
+        self.batch_log = _batch_log()
+        self.emulation = Emulation.read()
+        self.example = self._example(folder)
+        self._warm_up(int(context.system_properties.get("batch_size") or 1))
+        self.initialized = True
+
+    def handle(self, data: Sequence[Mapping[str, Any]], context: Any) -> list[str]:
+        """Answer one batch: exactly one JSON text per request, in order."""
+        began = time.monotonic()
+        answers: list[str] = [""] * len(data)
+        samples: dict[int, torch.Tensor] = {}
+        for index, request in enumerate(data):
+            with self._own_error(index, answers, context):
+                samples[index] = self._sample(request)
+        preprocessed = time.monotonic()
+        outputs = self.inference(list(samples.values())) if samples else []
+        inferred = time.monotonic()
+        for index, output in zip(samples, outputs, strict=True):
+            with self._own_error(index, answers, context):
+                answer = {"output": _plain(self.functions.postprocess(output))}
+                answers[index] = json.dumps(answer, separators=(",", ":"), allow_nan=False)
+            context.set_response_content_type(index, "application/json")
+        self._account(len(samples), began, preprocessed, inferred)
+        return answers
+
+    def inference(self, data: Sequence[torch.Tensor], *_: Any, **__: Any) -> list[Any]:
+        """Run the samples as one batch; one output per sample, on the CPU."""
+        if self.emulation is not None and self.example is not None:
+            self.emulation.spend(len(data))
+            return [_row(self.example[1], 0)] * len(data)
+        with torch.inference_mode():
+            output = self.model(torch.stack(list(data)).to(self.device))
+        return [_row(output, index) for index in range(len(data))]
+
+    def _sample(self, request: Mapping[str, Any]) -> torch.Tensor:
+        sample = self.functions.preprocess(decode(request))
+        if not isinstance(sample, torch.Tensor):
+            raise BadRequestError(f"expected an image or a list of numbers, got {type(sample).__name__}")
+        expected = self.example[0].shape if self.example is not None else sample.shape
+        if sample.shape != expected:
+            raise BadRequestError(f"expected shape {list(expected)}, got {list(sample.shape)}")
+        return sample
+
+    @contextmanager
+    def _own_error(self, index: int, answers: list[str], context: Any) -> Iterator[None]:
+        try:
+            yield
+        except BadRequestError as error:
+            code, phrase, kind, text = 400, "Bad Request", "BadRequest", str(error)
+        except Exception as error:  # whatever a model's own function raises is this sample's failure, not the batch's
+            logger.exception("sample %d of a batch failed", index)
+            code, phrase, kind, text = 500, "Internal Server Error", "HandlerError", f"{type(error).__name__} in the handler"
+        else:
+            return
+        context.set_response_status(code=code, phrase=phrase, idx=index)
+        context.set_response_content_type(index, "application/json")
+        answers[index] = json.dumps({"code": code, "type": kind, "message": text})
+
+    def _example(self, folder: Path) -> tuple[torch.Tensor, Any] | None:
+        """One preprocessed sample and the model's output for it, from the golden pairs that travel in the archive."""
+        file = folder / "golden.json"
+        if not file.is_file():
+            return None
+        pair = json.loads(file.read_text())["pairs"][0]
+        sample = self._sample({"body": base64.b64decode(pair["request"])})
+        with torch.inference_mode():
+            return sample, self.model(sample.unsqueeze(0).to(self.device))
+
+    def _warm_up(self, batch_size: int) -> None:
+        """Run every power of two up to the batch size twice: TorchScript optimises a shape in its first two runs."""
+        if self.example is None or self.emulation is not None:
+            return
+        size = 1
+        while size < 2 * batch_size:
+            for _ in range(2):
+                self.inference([self.example[0]] * min(size, batch_size))
+            size *= 2
+
+    def _account(self, size: int, began: float, preprocessed: float, inferred: float) -> None:
+        ended = time.monotonic()
+        if self.batch_log is not None:
+            stages = (preprocessed - began, inferred - preprocessed, ended - inferred)
+            print(f"{ended:.6f},{size}," + ",".join(f"{stage * 1e3:.3f}" for stage in stages), file=self.batch_log)
+        if self.tracker is not None:
+            for _ in range(size):
+                self.tracker.report("predict", "success", ended - began)
+
+
+def decode(request: Mapping[str, Any]) -> Any:
+    """The payload of one request, see the table at the top of this file."""
+    value = request.get("data", request.get("body"))
+    if isinstance(value, bytes | bytearray):
+        return _decode_bytes(bytes(value))
+    if isinstance(value, list | int | float) and not isinstance(value, bool):
+        try:
+            numbers = torch.tensor(value, dtype=torch.float32)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise BadRequestError(f"the list is not a tensor: {error}") from None
+        if not numbers.isfinite().all():
+            raise BadRequestError("the list holds NaN, Infinity or a number too large for float32")
+        return numbers
+    if value is None or value == "":
+        raise BadRequestError("the request has no body")
+    return value
+
+
+def _decode_bytes(body: bytes) -> Any:
+    if not body:
+        raise BadRequestError("the request has no body")
+    if body[:3] == b"\xff\xd8\xff" or body[:8] == b"\x89PNG\r\n\x1a\n" or (body[:4] == b"RIFF" and body[8:12] == b"WEBP"):
+        return _decode_image(body)
+    try:
+        return body.decode()
+    except UnicodeDecodeError:
+        raise BadRequestError(f"the body is neither {', '.join(FORMATS)} nor UTF-8 text") from None
+
+
+def _decode_image(body: bytes) -> Image.Image:
+    try:
+        image = Image.open(io.BytesIO(body), formats=FORMATS)
+        small_enough = image.width * image.height <= MAX_PIXELS
+        if small_enough:
+            image.load()
+    except Exception as error:  # Pillow raises errors of many kinds on hostile bytes
+        raise BadRequestError(f"the image cannot be decoded: {error}") from None
+    if not small_enough:
+        raise BadRequestError(f"the image has {image.width} x {image.height} pixels; {MAX_PIXELS} are allowed")
+    return image
+
+
+class Emulation:
+    """Sleeps along a published service curve, one batch at a time per emulated device."""
+
+    def __init__(self, settings: Mapping[str, Any]) -> None:
+        self.points = [(float(batch), float(ms)) for batch, ms in settings["points"]]
+        self.scale = float(settings["time_scale"])
+        self.device = Path(settings["device"]).open("a")  # noqa: SIM115 - held for the worker's life: it is the lock
+
+    @classmethod
+    def read(cls) -> "Emulation | None":
+        """The emulation our server asked for through the environment; an archive served elsewhere never emulates."""
+        file = os.environ.get(EMULATION)
+        return cls(json.loads(Path(file).read_text())) if file else None
+
+    def spend(self, size: int) -> None:
+        """Hold the device for t(size)."""
+        fcntl.flock(self.device, fcntl.LOCK_EX)
+        try:
+            time.sleep(self.service_ms(size) * self.scale / 1e3)
+        finally:
+            fcntl.flock(self.device, fcntl.LOCK_UN)
+
+    def service_ms(self, size: int) -> float:
+        """t(size) between the two published points around it; proportional beyond the last."""
+        if size >= self.points[-1][0]:
+            return self.points[-1][1] * size / self.points[-1][0]
+        for (low, low_ms), (high, high_ms) in zip(self.points, self.points[1:], strict=False):
+            if low <= size <= high:
+                return low_ms + (high_ms - low_ms) * (size - low) / (high - low)
+        return self.points[0][1]
+
+
+def _share_the_machine(config: Mapping[str, Any], device: torch.device) -> None:
+    """Threads are cores / workers: TorchServe lets every worker use all cores. GPU memory is capped on request."""
+    workers = max(1, int(config.get("maxWorkers") or 1))
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // workers))
+    limit_mb = (config.get("system") or {}).get("maxGPUMemory")
+    if limit_mb and device.type == "cuda":
+        total = torch.cuda.get_device_properties(device).total_memory
+        torch.cuda.set_per_process_memory_fraction(min(1.0, limit_mb * 2**20 / total), device)
+
+
+def _prepare_folder(folder: Path, system: Mapping[str, Any], functions: Functions) -> None:
+    """Unpack extra files and run the model's two hooks, once per unpacked archive, whichever worker comes first."""
+    done = folder / ".marline-prepared"
+    with (folder / ".marline-lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if done.exists():
+            return
+        if functions.install_packages is not None:
+            functions.install_packages()
+        if system.get("extraFiles"):
+            with tarfile.open(folder / Path(system["extraFiles"]).name) as extra:
+                extra.extractall(folder, filter="data")  # refuses what leaves the folder, links out of it, devices
+        if functions.unpack_dependencies is not None:
+            functions.unpack_dependencies()
+        done.touch()
+
+
+def _load_model(folder: Path, name: str | None, functions: Functions, device: torch.device) -> Any:
+    """TorchScript first, else a state dict; an empty or absent file means the init function brings its weights."""
+    file = folder / name if name else None
+    if file is not None and file.is_file() and file.stat().st_size:
+        try:
+            return torch.jit.load(str(file), map_location=device).eval()  # type: ignore[no-untyped-call]
+        except RuntimeError as error:
+            if functions.init is None:
+                raise RuntimeError(f"{name} is not TorchScript and the handler has no init_function: {error}") from None
+            weights = torch.load(file, map_location="cpu", weights_only=True)
+    else:
+        weights = None
+    if functions.init is None:
+        raise RuntimeError("the archive has no weights and the handler has no init_function")
+    model = functions.init(*functions.init_args, **functions.init_kwargs)
+    if weights is not None:
+        model.load_state_dict(weights)
+    return model.to(device).eval()
+
+
+def _tracker(folder: Path) -> Any:
+    file = folder / "tracker.json"
+    if Tracker is None or not file.is_file():
+        return None
+    settings = read_settings(file)
+    return Tracker(settings) if enabled(settings, server=True) else None
+
+
+def _batch_log() -> Any:
+    folder = os.environ.get(BATCH_LOG)
+    return (Path(folder) / f"{os.getpid()}.csv").open("a", buffering=1) if folder else None
+
+
+def _row(output: Any, index: int) -> Any:
+    """One sample's part of a batched output: tensors by row, dicts and tuples item by item."""
+    if isinstance(output, torch.Tensor):
+        return output[index].cpu()
+    if isinstance(output, Mapping):
+        return {key: _row(value, index) for key, value in output.items()}
+    return tuple(_row(value, index) for value in output)
+
+
+def _plain(value: Any) -> Any:
+    """Tensors inside an answer become lists, so that JSON can express it."""
+    if isinstance(value, torch.Tensor):
+        return value.tolist()
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value
