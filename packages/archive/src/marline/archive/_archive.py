@@ -1,0 +1,63 @@
+"""Stage 4: from TorchScript to an archive that needs nothing but TorchServe and torch."""
+
+import json
+import tempfile
+import time
+from pathlib import Path
+
+import marline.telemetry
+from marline.archive._mar import read_mar, with_config, write_mar
+from marline.archive._serving import Serving, to_yaml
+from marline.core import ArchiveConfig, Manifest, file_sha256, seal, write_json
+from marline.handler import assemble
+
+TRACKER_FILE = Path(marline.telemetry.__file__).with_name("tracker.py")
+
+
+def archive(
+    model: str, config: ArchiveConfig, wrapped: Manifest, exported: Manifest, handler: Path, device: str, out: Path
+) -> Manifest:
+    """Write `<model>.mar`, its `model-config.yaml` and `contents.json`; `device` is cpu or gpu."""
+    started = time.monotonic()
+    serving = Serving(
+        batch_size=config.batch_size,
+        max_batch_delay_ms=config.max_batch_delay_ms,
+        workers=config.workers,
+        response_timeout_s=config.response_timeout_s,
+        startup_timeout_s=config.startup_timeout_s,
+        job_queue_size=config.job_queue_size,
+        device=device,
+    )
+    file = out / f"{model}.mar"
+    with tempfile.TemporaryDirectory(prefix="marline-") as work:
+        copied = assemble(handler, wrapped.path("repository"), Path(work))
+        files = {path.name: path for path in copied}
+        files |= {"model.pt": exported.path("model.pt"), "golden.json": exported.path("golden.json")}
+        files |= {TRACKER_FILE.name: TRACKER_FILE, "tracker.json": wrapped.path("repository/tracker.json")}
+        write_mar(
+            file,
+            model=model,
+            version=config.version,
+            handler=handler.name,
+            serialized="model.pt",
+            files=files,
+            config=to_yaml(serving),
+        )
+    contents = read_mar(file)
+    (out / "model-config.yaml").write_text(contents.config)
+    write_json(out / "contents.json", {"manifest": contents.manifest, "sizes": contents.sizes})
+    facts = {"archive": file.name, "sha256": file_sha256(file), "size_bytes": file.stat().st_size, "version": config.version}
+    return seal(out, model=model, config=config, inputs=[wrapped, exported], facts=facts, started=started)
+
+
+def tuned(source: Path, serving: Serving, file: Path) -> str:
+    """Write a copy of an archive that asks to be served like `serving`; returns its sha256."""
+    with_config(source, to_yaml(serving), file)
+    return file_sha256(file)
+
+
+def describe(file: Path) -> str:
+    """What is in an archive, as text."""
+    contents = read_mar(file)
+    listing = [f"{size:>12,}  {name}" for name, size in sorted(contents.sizes.items())]
+    return "\n".join([json.dumps(contents.manifest, indent=2), contents.config, *listing, f"sha256 {file_sha256(file)}"])
