@@ -1,0 +1,134 @@
+"""Speaks to one TorchServe over HTTP; the only module that knows its management API and its tokens.
+
+Parameters go in the query: in a JSON body an absent delay is stored as -10000 (reference: pytorch/serve 0.12).
+"""
+
+import json
+import mimetypes
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx2
+
+from marline.core import ServerError
+
+DEADLINE_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What a server says of one model."""
+
+    batch_size: int
+    max_batch_delay_ms: int
+    workers: tuple[tuple[int, str], ...]  # (pid, READY or UNLOADING)
+    pending: int
+
+    @property
+    def ready(self) -> int:
+        """Workers that answer; TorchServe's /ping says Healthy without any."""
+        return sum(status == "READY" for _, status in self.workers)
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """One answer to one prediction request."""
+
+    status: int
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """The keys TorchServe wrote at its start."""
+
+    management: str
+    inference: str
+
+
+def read_tokens(file: Path) -> Tokens:
+    """Read key_file.json."""
+    keys = json.loads(file.read_text())
+    return Tokens(keys["management"]["key"], keys["inference"]["key"])
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """Requests with a deadline each; `transport` is the seam for tests."""
+
+    management_url: str
+    inference_url: str
+    tokens: Tokens
+    transport: httpx2.BaseTransport | None = None
+
+    def register(self, archive: str, model: str, *, batch_size: int, max_batch_delay_ms: int, workers: int) -> None:
+        """Ask for a model to be loaded; returns before it is. Every value is sent, because defaults differ by source."""
+        query = {
+            "url": archive,
+            "model_name": model,
+            "batch_size": batch_size,
+            "max_batch_delay": max_batch_delay_ms,
+            "initial_workers": workers,
+            "synchronous": "false",
+        }
+        self._manage("POST", "/models", query)
+
+    def unregister(self, model: str) -> None:
+        """Remove a model; nothing happens where there is none."""
+        self._manage("DELETE", f"/models/{model}", {}, also=404)
+
+    def describe(self, model: str) -> Status | None:
+        """How a model stands; None where there is no such model."""
+        answer = self._manage("GET", f"/models/{model}", {}, also=404)
+        if not isinstance(answer, list):
+            return None
+        told: Mapping[str, Any] = answer[0]
+        return Status(
+            batch_size=told["batchSize"],
+            max_batch_delay_ms=told["maxBatchDelay"],
+            workers=tuple((worker["pid"], worker["status"]) for worker in told["workers"]),
+            pending=told.get("jobQueueStatus", {}).get("pendingRequests", 0),
+        )
+
+    def predict(self, model: str, body: bytes, content_type: str, deadline_s: float = DEADLINE_S) -> Reply:
+        """Send one request body and return whatever comes back; ServerError where nothing does."""
+        address = f"{self.inference_url}/predictions/{model}"
+        headers = {"Authorization": f"Bearer {self.tokens.inference}", "Content-Type": content_type}
+        try:
+            with self._http(deadline_s) as http:
+                reply = http.post(address, content=body, headers=headers)
+        except httpx2.HTTPError as error:
+            raise ServerError(f"{address} gave no answer within {deadline_s:.0f} s: {error!r}") from None
+        return Reply(reply.status_code, reply.content)
+
+    def alive(self) -> bool:
+        """Whether the server answers at all; says nothing about models."""
+        try:
+            with self._http(2.0) as http:
+                return http.get(f"{self.management_url}/models", headers=self._headers()).status_code == 200
+        except httpx2.HTTPError:
+            return False
+
+    def _manage(self, verb: str, path: str, query: Mapping[str, Any], also: int = 200) -> Any:
+        try:
+            with self._http(DEADLINE_S) as http:
+                reply = http.request(verb, self.management_url + path, params=dict(query), headers=self._headers())
+        except httpx2.HTTPError as error:
+            raise ServerError(f"TorchServe gave no answer to {verb} {path} within {DEADLINE_S:.0f} s: {error!r}") from None
+        if reply.status_code >= 400 and reply.status_code != also:
+            raise ServerError(f"TorchServe answers {reply.status_code} to {verb} {path}: {reply.text.strip()[:500]}")
+        return reply.json()
+
+    def _http(self, deadline_s: float) -> httpx2.Client:
+        # Plain HTTP on loopback: reading the certificates of the world for it would take 30 ms each time.
+        return httpx2.Client(transport=self.transport, timeout=deadline_s, verify=False)
+
+    def _headers(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.tokens.management}"}
+
+
+def content_type_of(name: str) -> str:
+    """The content type to send a sample file with."""
+    return mimetypes.guess_type(name)[0] or "application/octet-stream"

@@ -1,0 +1,74 @@
+"""The private folder of each running server, and the removal of those whose server was killed.
+
+<temp>/marline-<uid>/<random>/   config.properties, log4j2.xml, store/, workflows/, temp/, batches/, key_file.json
+"""
+
+import json
+import os
+import secrets
+import shutil
+import tempfile
+import time
+from pathlib import Path
+
+import psutil
+
+from marline.core import ServerError, write_json
+from marline.deploy._guard import end_tree
+
+STARTING_S = 60.0
+
+
+def new_folder() -> Path:
+    """Make the folder of one server, readable by its owner alone; short, because socket paths are."""
+    folder = _home() / secrets.token_hex(4)
+    folder.mkdir(mode=0o700)
+    for name in ("store", "temp", "batches"):
+        (folder / name).mkdir()
+    (folder / "workflows").mkdir(mode=0o500)  # TorchServe 0.12 downloads what is posted there, model API or not
+    return folder
+
+
+def own(folder: Path, pid: int) -> None:
+    """Note which process looks after a folder."""
+    write_json(folder / "owner.json", {"pid": pid, "created": psutil.Process(pid).create_time()})
+
+
+def sweep() -> None:
+    """Remove folders whose guard is gone, after ending what may still run in them."""
+    for folder in _home().iterdir():
+        if not _guarded(folder):
+            _end_strays(folder)
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def servers() -> tuple[int, int]:
+    """How many servers of ours run on this machine, and how many folders were left behind."""
+    guarded = [_guarded(folder) for folder in _home().iterdir()]
+    return sum(guarded), len(guarded) - sum(guarded)
+
+
+def _home() -> Path:
+    home = Path(tempfile.gettempdir()) / f"marline-{os.getuid()}"
+    home.mkdir(mode=0o700, exist_ok=True)
+    if home.is_symlink() or home.stat().st_uid != os.getuid():
+        raise ServerError(f"{home} belongs to somebody else; set TMPDIR to a folder of your own")
+    return home
+
+
+def _guarded(folder: Path) -> bool:
+    try:
+        owner = json.loads((folder / "owner.json").read_text())
+        return bool(abs(psutil.Process(owner["pid"]).create_time() - owner["created"]) < 1)
+    except FileNotFoundError:  # a server that is being started notes its owner within a second
+        return time.time() - folder.stat().st_mtime < STARTING_S
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _end_strays(folder: Path) -> None:
+    """Java names the folder in its command line, workers in the paths of their sockets; both are ours."""
+    for process in psutil.process_iter(["cmdline", "uids"]):
+        words = process.info["cmdline"] or []
+        if process.info["uids"] and process.info["uids"].real == os.getuid() and any(str(folder) in word for word in words):
+            end_tree(process.pid)

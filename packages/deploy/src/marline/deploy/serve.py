@@ -1,0 +1,114 @@
+"""`python -m marline.deploy.serve model=NAME`: serve the newest tuned archive in the foreground until Ctrl-C."""
+
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from marline.core import (
+    Config,
+    Manifest,
+    MarlineError,
+    RequestError,
+    ServerError,
+    project_root,
+    read_config,
+    read_manifest,
+    runs,
+    verify,
+    write_state,
+)
+from marline.deploy._client import content_type_of
+from marline.deploy._server import Server, serving
+
+LOOK_S = 1.0
+
+
+def main(words: Sequence[str]) -> int:
+    """Exit code 0 after Ctrl-C, 1 when the server died, 2 when there is nothing to serve."""
+    try:
+        config = read_config(words).config
+        tuned = servable(config, project_root() / config.artifacts)
+        serve(config, tuned)
+    except MarlineError as error:
+        print(f"serve: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("\nserve: stopped")
+    return 0
+
+
+def servable(config: Config, artifacts: Path) -> Manifest:
+    """The tune stage of the newest run that may be served: neither of profile smoke nor emulated, or the one named."""
+    if config.run is not None:
+        return read_manifest(artifacts / config.model / config.run / "tune")
+    for run in reversed(runs(artifacts, config.model)):
+        if (run / "tune" / "manifest.json").is_file():
+            tuned = read_manifest(run / "tune")
+            if tuned.facts["profile"] != "smoke" and tuned.facts["accelerator"]["kind"] != "emulated":
+                return tuned
+    raise RequestError(
+        f"no tuned archive of {config.model} in {artifacts} that is neither of profile smoke nor emulated; "
+        f"make one with nox -s pipeline -- model={config.model}, or name a run: run=RUN"
+    )
+
+
+def serve(config: Config, tuned: Manifest) -> None:
+    """Serve until interrupted; ServerError when the server ends or loses its workers by itself."""
+    verify(tuned)
+    archive, chosen = tuned.path(tuned.facts["tuned"]["archive"]), tuned.facts["chosen"]
+    samples = sorted((tuned.folder.parent / "load" / "sample").iterdir())
+    with serving(config.deploy, project_root() / config.artifacts / config.model / "serve-logs") as server:
+        server.load(
+            archive,
+            config.model,
+            batch_size=chosen["batch_size"],
+            max_batch_delay_ms=chosen["max_batch_delay_ms"],
+            workers=chosen["workers"],
+        )
+        state = write_state(config.model, _state(server, config, tuned, samples))
+        try:
+            print(_greeting(server, config.model, tuned, samples, state), flush=True)
+            _watch(server)
+        finally:
+            state.unlink(missing_ok=True)
+            state.with_suffix(".curl").unlink(missing_ok=True)
+
+
+def _state(server: Server, config: Config, tuned: Manifest, samples: Sequence[Path]) -> dict[str, object]:
+    return {
+        "model": config.model,
+        "predictions_url": f"{server.client.inference_url}/predictions/{config.model}",
+        "token": server.client.tokens.inference,
+        "pid": os.getpid(),
+        "payloads": [str(sample.resolve()) for sample in samples],
+        "slo_ms": tuned.facts["slo"]["ms"],
+        "run": tuned.run,
+        "archive_sha256": tuned.facts["tuned"]["sha256"],
+    }
+
+
+def _greeting(server: Server, model: str, tuned: Manifest, samples: Sequence[Path], state: Path) -> str:
+    """What is served and one curl line per input kind; the token is read from a 0600 file, not shown."""
+    headers = state.with_suffix(".curl")
+    headers.touch(mode=0o600)
+    headers.write_text(f'header = "Authorization: Bearer {server.client.tokens.inference}"\n')
+    chosen, url = tuned.facts["chosen"], f"{server.client.inference_url}/predictions/{model}"
+    kinds = {content_type_of(sample.name): sample for sample in samples}
+    lines = [
+        f"  curl -K {headers} -H 'Content-Type: {kind}' --data-binary @{sample} {url}" for kind, sample in sorted(kinds.items())
+    ]
+    told = f"{model} of run {tuned.run}, batch_size {chosen['batch_size']}, max_batch_delay_ms {chosen['max_batch_delay_ms']}"
+    return "\n".join([f"serving {told}, {chosen['workers']} worker(s), on loopback. Ctrl-C stops it.", *lines])
+
+
+def _watch(server: Server) -> None:
+    while True:
+        time.sleep(LOOK_S)
+        if server.guard.poll() is not None:
+            raise ServerError(f"TorchServe ended by itself; read {server.logs}/server.log and console.log")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))
