@@ -1,0 +1,40 @@
+"""What is sent, where to, and when: the whole schedule is drawn before the first request."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """An address that answers predictions (plain HTTP), and the token it wants, if any."""
+
+    url: str
+    token: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """An open-loop load: `warmup_s` that are not judged, then `seconds` that are, at `rps` requests per second throughout."""
+
+    rps: float
+    seconds: float
+    warmup_s: float
+    arrivals: Literal["poisson", "constant"]
+    seed: int
+    timeout_s: float
+
+
+def arrival_times(load: Load) -> NDArray[np.float64]:
+    """When each request is due, in seconds from the start, ascending, all before `warmup_s + seconds`; the same for a seed.
+
+    Given how many there are, the arrivals of a Poisson process are uniform and independent (Kingman, Poisson Processes, 2.4).
+    """
+    total_s = load.warmup_s + load.seconds
+    if load.arrivals == "constant":
+        return np.arange(math.floor(total_s * load.rps)) / load.rps
+    draw = np.random.default_rng(load.seed)
+    return np.sort(draw.uniform(0.0, total_s, draw.poisson(load.rps * total_s)))

@@ -1,0 +1,49 @@
+"""A small HTTP server for the tests: `server.py DELAY_S STATUS PAUSE_AT PAUSE_S`; prints its port.
+
+Answers every POST after the delay with that status. At request number PAUSE_AT it stops answering anyone for PAUSE_S.
+"""
+
+import sys
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+delay_s, status, pause_at, pause_s = float(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])
+going = threading.Event()
+going.set()
+lock = threading.Lock()
+seen = 0
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self) -> None:
+        global seen  # noqa: PLW0603 - one counter, one process
+        asked = self.rfile.read(int(self.headers["Content-Length"]))
+        with lock:
+            seen += 1
+            if seen == pause_at:
+                going.clear()
+                threading.Timer(pause_s, going.set).start()
+        going.wait()
+        time.sleep(delay_s)
+        told = f"{self.headers['Authorization']} {self.headers['Content-Type']} {len(asked)}"
+        body = b'{"code": %d, "type": "TestException"}' % status if status != 200 else told.encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002 - the base class names it so
+        pass
+
+
+class Server(ThreadingHTTPServer):
+    request_queue_size = 256
+    daemon_threads = True
+
+
+with Server(("127.0.0.1", 0), Handler) as server:
+    print(server.server_port, flush=True)
+    server.serve_forever()

@@ -1,0 +1,69 @@
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from marline.core import LoadTestError, listening
+from marline.loadtest import measuring
+
+HOLD = (
+    "import sys, time; from pathlib import Path; from marline.loadtest import measuring\n"
+    "with measuring('a tune of resnet50', lock=Path(sys.argv[1])):\n"
+    "    print('held', flush=True); time.sleep(float(sys.argv[2]))\n"
+)
+
+
+def test_a_second_measurement_waits_and_says_for_whom(tmp_path: Path) -> None:
+    lock = tmp_path / "lock"
+    said: list[str] = []
+    shown: list[str] = []
+    with _holder(lock, 1.0) as holder, listening(lambda _, text: shown.append(text)):
+        began = time.monotonic()
+        with measuring("the second", say=said.append, lock=lock):
+            waited_s = time.monotonic() - began
+
+    expected = [f"waiting for a tune of resnet50 (process {holder.pid}), who is measuring on this machine"]
+    assert expected == said == shown
+    assert 0.5 < waited_s < 5
+
+
+def test_the_lock_is_free_when_its_holder_was_killed(tmp_path: Path) -> None:
+    lock = tmp_path / "lock"
+    said: list[str] = []
+    with _holder(lock, 60) as holder:
+        threading.Timer(0.5, holder.kill).start()
+        with measuring("the second", say=said.append, lock=lock):
+            pass
+
+    assert 1 == len(said)
+
+
+def test_a_free_lock_is_taken_without_a_word(tmp_path: Path) -> None:
+    said: list[str] = []
+    for _ in range(2):
+        with measuring("one", say=said.append, lock=tmp_path / "lock"):
+            pass
+
+    assert [] == said
+    assert 0o666 == (tmp_path / "lock").stat().st_mode & 0o777
+
+
+def test_a_link_in_place_of_the_lock_is_refused_and_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("mine")
+    (tmp_path / "soft").symlink_to(tmp_path / "precious")
+    (tmp_path / "hard").hardlink_to(tmp_path / "precious")
+
+    for name in ("soft", "hard"):
+        with pytest.raises(LoadTestError, match="remove"), measuring("one", lock=tmp_path / name):
+            pass
+    assert "mine" == (tmp_path / "precious").read_text()
+
+
+def _holder(lock: Path, seconds: float) -> subprocess.Popen[str]:
+    holder = subprocess.Popen([sys.executable, "-c", HOLD, str(lock), str(seconds)], stdout=subprocess.PIPE, text=True)
+    assert holder.stdout is not None
+    assert "held\n" == holder.stdout.readline()
+    return holder

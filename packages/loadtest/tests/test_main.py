@@ -1,0 +1,93 @@
+import json
+import os
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+import marline.loadtest
+from marline.core import project_root
+from marline.loadtest import Target
+
+Serve = Callable[..., Target]
+
+RUN = [sys.executable, "-m", "marline.loadtest", "model=digits_cnn"]
+# The same with a lock of its own: a test must not wait for whoever else measures on this machine.
+ALONE = (
+    "import sys; from pathlib import Path; from marline.loadtest.__main__ import main; "
+    "raise SystemExit(main(sys.argv[2:], Path(sys.argv[1])))"
+)
+# Writes the state file as serve does: in the process whose state folder it is.
+STATE = "import json, sys; from marline.core import write_state; write_state('digits_cnn', json.loads(sys.argv[1]))"
+
+
+def test_public_names() -> None:
+    exposed = {name for name in vars(marline.loadtest) if not name.startswith("_")}
+
+    assert marline.loadtest.__all__ == sorted(exposed)
+
+
+def test_without_a_server_the_request_is_refused_with_the_command_that_makes_one(tmp_path: Path) -> None:
+    refused = subprocess.run(RUN, env=_environment(tmp_path), capture_output=True, text=True, check=False, timeout=60)
+
+    assert 2 == refused.returncode
+    assert "nox -s serve -- model=digits_cnn" in refused.stderr
+    assert "" == refused.stdout
+
+
+def test_the_running_server_is_loaded_and_shown(serve: Serve, payload: Path, tmp_path: Path) -> None:
+    _write_state(serve().url, payload, tmp_path)
+    words = [f"artifacts={tmp_path / 'artifacts'}", "loadtest.seconds=1", "loadtest.warmup_s=0", "loadtest.rps=40"]
+
+    shown = subprocess.run(
+        [*_alone(tmp_path), *words], env=_environment(tmp_path), capture_output=True, text=True, check=False, timeout=60
+    )
+
+    assert "" == shown.stderr
+    assert "latency from due" in shown.stdout
+    samples = Path(shown.stdout.split("raw samples: ")[1].splitlines()[0])
+    assert samples.is_file()
+    assert (samples.parent / "locust.html").is_file()
+    assert ("valid              yes" in shown.stdout) == (shown.returncode == 0)
+
+
+def test_the_web_page_is_served_on_loopback_until_interrupted(serve: Serve, payload: Path, tmp_path: Path) -> None:
+    _write_state(serve().url, payload, tmp_path)
+    words = [f"artifacts={tmp_path / 'artifacts'}", "loadtest.web=true"]
+    with subprocess.Popen(
+        [*_alone(tmp_path), *words], env=_environment(tmp_path), stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        address = process.stdout.readline().split()[4]
+        page = _page(address)
+        process.send_signal(2)
+
+        assert 0 == process.wait(20)
+    assert "<html" in page
+    assert address.startswith("http://127.0.0.1:")
+
+
+def _page(address: str) -> str:
+    for _ in range(100):
+        try:
+            with urllib.request.urlopen(address, timeout=5) as answer:  # noqa: S310 - an address of ours
+                return str(answer.read().decode())
+        except OSError:
+            time.sleep(0.1)
+    raise AssertionError(f"{address} does not answer")
+
+
+def _alone(folder: Path) -> list[str]:
+    return [sys.executable, "-c", ALONE, str(folder / "lock"), "model=digits_cnn"]
+
+
+def _write_state(url: str, payload: Path, home: Path) -> None:
+    state = {"predictions_url": url, "token": "a-token", "pid": os.getpid(), "payloads": [str(payload)], "slo_ms": 100.0}
+    subprocess.run([sys.executable, "-c", STATE, json.dumps(state)], env=_environment(home), check=True, timeout=60)
+
+
+def _environment(home: Path) -> dict[str, str]:
+    assert project_root().is_dir()
+    return {**os.environ, "XDG_STATE_HOME": str(home), "PYTHONUNBUFFERED": "1"}

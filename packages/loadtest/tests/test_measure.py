@@ -1,0 +1,114 @@
+import json
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from marline.core import LoadTestError
+from marline.loadtest import Load, Target, arrival_times, measure, percentile
+
+Serve = Callable[..., Target]
+
+LOAD = Load(rps=100, seconds=2, warmup_s=0.5, arrivals="poisson", seed=3, timeout_s=2)
+
+
+def test_what_is_sent_is_what_was_planned(serve: Serve, payload: Path, tmp_path: Path) -> None:
+    waits: list[float] = []
+    measurement = measure(serve(delay_s=0.01), [payload], LOAD, tmp_path / "out", html=True, waited=waits.append)
+
+    assert int((arrival_times(LOAD) >= LOAD.warmup_s).sum()) == measurement.scheduled_s.size
+    assert arrival_times(LOAD).size == measurement.total
+    assert not np.isnan(measurement.sent_s).any()
+    assert abs(measurement.mean_in_flight / measurement.little_in_flight - 1) < 0.05
+    assert {} == measurement.errors
+    assert {len("Bearer a-token image/jpeg 20000")} == set(measurement.size_bytes.tolist())
+    assert measurement.scheduled_s.min() >= LOAD.warmup_s
+    assert percentile(measurement.latencies_ms, 50) >= 10
+    assert np.all(measurement.latencies_ms >= measurement.service_ms)
+    assert 0 < measurement.generator_cpu < 1
+    assert waits == sorted(waits)
+    assert "a-token" not in (tmp_path / "out" / "plan.json").read_text()
+    assert {"locust.log", "locust.html", "locust_stats.csv", "samples.json"} <= {
+        file.name for file in (tmp_path / "out").iterdir()
+    }
+
+
+def test_a_pause_of_the_server_is_charged_to_all_who_had_to_wait(serve: Serve, payload: Path, tmp_path: Path) -> None:
+    measurement = measure(serve(pause_at=100, pause_s=1.0), [payload], LOAD, tmp_path / "out")
+
+    assert 850 < percentile(measurement.latencies_ms, 99) < 1500  # the upper bound leaves room for a busy machine
+    assert percentile(measurement.latencies_ms, 30) < 500
+
+
+def test_a_request_that_is_not_answered_in_time_is_infinitely_late(serve: Serve, payload: Path, tmp_path: Path) -> None:
+    load = Load(rps=50, seconds=1, warmup_s=0, arrivals="constant", seed=0, timeout_s=0.5)
+
+    measurement = measure(serve(pause_at=26, pause_s=60), [payload], load, tmp_path / "out")
+
+    assert {"Timeout": 25} == measurement.errors
+    assert 25 == np.isinf(measurement.latencies_ms).sum()
+    assert np.isinf(percentile(measurement.latencies_ms, 99))
+
+
+def test_error_answers_are_lost_requests_of_their_class(serve: Serve, payload: Path, tmp_path: Path) -> None:
+    load = Load(rps=50, seconds=0.5, warmup_s=0, arrivals="constant", seed=0, timeout_s=1)
+
+    measurement = measure(serve(status=503), [payload], load, tmp_path / "out")
+
+    assert {"HTTP 503 TestException": 25} == measurement.errors
+    assert np.all(np.isinf(measurement.latencies_ms))
+
+
+def test_a_server_that_is_not_there_loses_every_request(payload: Path, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    load = Load(rps=50, seconds=0.5, warmup_s=0, arrivals="constant", seed=0, timeout_s=1)
+
+    measurement = measure(Target(url=f"http://127.0.0.1:{port}/", token=None), [payload], load, tmp_path / "out")
+
+    assert {"ConnectionRefusedError": 25} == measurement.errors
+
+
+def test_a_run_without_samples_names_the_log(tmp_path: Path) -> None:
+    target = Target(url="http://127.0.0.1:1/", token=None)
+
+    with pytest.raises(LoadTestError, match=r"left no samples of .*read .*locust\.log, which says .*missing\.jpg"):
+        measure(target, [tmp_path / "missing.jpg"], LOAD, tmp_path / "out")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_locust_dies_with_the_process_that_started_it(number: int, serve: Serve, payload: Path, tmp_path: Path) -> None:
+    target = serve()
+    code = (
+        "from pathlib import Path; from marline.loadtest import Load, Target, measure; "
+        f"measure(Target(url={target.url!r}, token=None), [Path({str(payload)!r})],"
+        "Load(rps=20, seconds=60, warmup_s=0, arrivals='constant', seed=0, timeout_s=1),"
+        f"Path({str(tmp_path / 'out')!r}))"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
+    try:
+        locust = _child_that_sends(parent, tmp_path / "out" / "locust.log")
+        parent.send_signal(number)
+        parent.wait(10)
+
+        assert [] == psutil.wait_procs([locust], timeout=5)[1]
+    finally:
+        parent.kill()
+        parent.wait()
+    assert number == signal.SIGKILL or json.loads((tmp_path / "out" / "plan.json").read_text())["token"] is None
+
+
+def _child_that_sends(parent: subprocess.Popen[bytes], log: Path) -> psutil.Process:
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        if log.is_file() and "All users spawned" in log.read_text():
+            return psutil.Process(parent.pid).children()[0]
+        time.sleep(0.05)
+    raise AssertionError("locust did not start")
