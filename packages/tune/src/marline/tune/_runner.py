@@ -1,0 +1,55 @@
+"""Runs trials one after another on one server, and keeps them all."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from marline.core import progress
+from marline.tune._trial import Bench, Setting, Trial, run_trial
+
+AGAIN = 4  # how often a confirmation may be repeated or step down before the rate counts as not found
+STEP_DOWN = 0.9
+
+
+@dataclass
+class Runner:
+    """Knows which archive is loaded how, so that a model is registered anew only when its setting changes."""
+
+    bench: Bench
+    expected: int
+    trials: list[Trial] = field(default_factory=list)
+    loaded: tuple[Path, Setting] | None = None
+
+    def load(self, archive: Path, setting: Setting) -> None:
+        """Make the server serve `archive` with `setting`; what it says it serves is compared with what was asked."""
+        if self.loaded == (archive, setting):
+            return
+        self.bench.server.unload(self.bench.model)
+        self.loaded = None
+        self.bench.server.load(
+            archive,
+            self.bench.model,
+            batch_size=setting.batch_size,
+            max_batch_delay_ms=setting.max_batch_delay_ms,
+            workers=setting.workers,
+        )
+        self.loaded = (archive, setting)
+
+    def run(self, archive: Path, setting: Setting, rps: float, purpose: str) -> Trial:
+        """One trial of one setting at one rate."""
+        number = len(self.trials) + 1
+        share = min(0.15 + 0.85 * (number - 1) / self.expected, 0.99)
+        told = f"batch_size={setting.batch_size} max_batch_delay_ms={setting.max_batch_delay_ms}, {rps:.1f} req/s"
+        progress(share, f"{purpose} {number}: {told}")
+        self.load(archive, setting)
+        trial = run_trial(self.bench, setting, rps, number, purpose)
+        self.trials.append(trial)
+        return trial
+
+    def confirm(self, archive: Path, setting: Setting, rps: float) -> Trial | None:
+        """A longer trial at `rps`, or at nine tenths of it and so on; None where no rate was within the objective."""
+        for _ in range(AGAIN):
+            trial = self.run(archive, setting, rps, "confirm")
+            if trial.within(self.bench.slo_ms):
+                return trial
+            rps *= STEP_DOWN if trial.valid else 1.0
+        return None

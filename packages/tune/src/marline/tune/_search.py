@@ -1,0 +1,81 @@
+"""Looks for the configuration with the highest rate within the objective, by trying every one for real.
+
+The service curve says where to begin with each: its capacity is B / (t(B) + overhead), and a queue that must stay short at
+the 99th percentile carries about 0.6 of that. Everything after the first trial follows what was measured.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+
+from marline.core import TuneConfig
+from marline.tune._curve import Point
+from marline.tune._trial import DEFAULT_BATCH_SIZE, DEFAULT_DELAY_MS, Setting, Trial
+
+OVERHEAD_BATCH_MS, OVERHEAD_REQUEST_MS = 4.0, 0.4  # HTTP and IPC, fitted on eight TorchServe configurations on two cores
+FIRST = 0.6
+UP, UP_FAST, DOWN = 1.2, 1.6, 0.7
+BEAT = 1.05  # a gain smaller than this is not looked for
+CLOSE = 1.1  # a bracket this narrow is not worth another trial
+
+Try = Callable[[Setting, float], Trial]
+
+
+def default_of(config: TuneConfig) -> Setting:
+    """TorchServe's own values, with the same number of workers as everything it is compared with."""
+    return Setting(DEFAULT_BATCH_SIZE, DEFAULT_DELAY_MS, config.workers)
+
+
+def grid(config: TuneConfig) -> list[Setting]:
+    """Every pair of batch size and delay that is to be tried beside the default."""
+    pairs = ((size, delay) for size in config.batch_sizes for delay in config.max_batch_delays_ms)
+    return sorted({Setting(size, delay, config.workers) for size, delay in pairs})
+
+
+def capacity_rps(curve: Sequence[Point], setting: Setting) -> float:
+    """Requests per second of saturated workers: W B / (t(B) + o_batch + o_request B), t from the measured curve."""
+    service_ms = next(point.p50_ms for point in curve if point.batch >= setting.batch_size)
+    batch_ms = service_ms + OVERHEAD_BATCH_MS + OVERHEAD_REQUEST_MS * setting.batch_size
+    return 1e3 * setting.workers * setting.batch_size / batch_ms
+
+
+def search(settings: Iterable[Setting], curve: Sequence[Point], slo_ms: float, steps: int, run: Try) -> dict[Setting, Trial]:
+    """The best trial within the objective of each setting that has one; the most promising setting goes first.
+
+    The others begin just above the best rate so far where their capacity allows it, so one trial settles most of them.
+    """
+    best: dict[Setting, Trial] = {}
+    for setting in sorted(settings, key=lambda one: -capacity_rps(curve, one)):
+        capacity = capacity_rps(curve, setting)
+        to_beat = max((trial.offered_rps for trial in best.values()), default=0.0)
+        first = max(FIRST * capacity, min(BEAT * to_beat, capacity))
+        found = climb(setting, first, slo_ms, steps, to_beat, run)
+        if found is not None:
+            best[setting] = found
+    return best
+
+
+def climb(setting: Setting, first_rps: float, slo_ms: float, steps: int, to_beat_rps: float, run: Try) -> Trial | None:
+    """The trial with the highest rate within the objective that at most `steps` trials find; None where none was within.
+
+    Ends early when the bracket [passed, failed] is narrow, or when the setting cannot beat `to_beat_rps` any more.
+    """
+    best: Trial | None = None
+    low, high, rate = 0.0, math.inf, first_rps
+    for _ in range(steps):
+        trial = run(setting, rate)
+        if trial.within(slo_ms):
+            best, low = trial, rate
+        elif trial.valid:
+            high = rate
+        if high <= to_beat_rps or high < CLOSE * low:
+            break
+        if trial.valid:
+            rate = next_rate(low, high, easy=trial.at_percentile_ms < slo_ms / 2)
+    return best
+
+
+def next_rate(low: float, high: float, *, easy: bool) -> float:
+    """The rate to try between one that passed (0: none) and one that failed (inf: none)."""
+    if math.isinf(high):
+        return low * (UP_FAST if easy else UP)
+    return high * DOWN if low == 0 else math.sqrt(low * high)

@@ -1,0 +1,164 @@
+"""Stage 6: measure the service curve, try every configuration, put the best into the archive, serve that and confirm it."""
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from marline.archive import from_yaml, read_mar, tuned
+from marline.core import Accelerator, Config, Manifest, StageError, machine, seal, verify, write_json
+from marline.deploy import Server, prove, serving
+from marline.handler import read_golden
+from marline.loadtest import measuring
+from marline.tune._curve import Point, service_curve
+from marline.tune._runner import Runner
+from marline.tune._search import FIRST, capacity_rps, climb, default_of, grid, search
+from marline.tune._trial import Bench, Setting, Trial
+
+SLO_FACTOR, SLO_FLOOR_MS = 5.0, 50.0
+NICE = 10  # the load generator shares this machine with the server and must keep its times
+
+
+def tune(config: Config, accelerator: Accelerator, inputs: Sequence[Manifest], out: Path) -> Manifest:
+    """Write `result.json`, `samples/` and `tuned/<model>.mar`; every figure in them was measured in this run.
+
+    `inputs` are the manifests of load, export, archive and deploy. Waits while another run measures on this machine.
+    """
+    started = time.monotonic()
+    loaded, exported, archived, deployed = inputs
+    verify(archived)
+    if deployed.facts["archive_sha256"] != archived.facts["sha256"]:
+        raise StageError(f"deploy proved another archive than {archived.folder} holds; run again with fresh=deploy")
+    archive, payloads = archived.path(archived.facts["archive"]), sorted(loaded.path("sample").iterdir())
+    logs = out.parent / "logs" / "tune"
+    with measuring(f"{config.model}, run {out.parent.name}"), _server(config, accelerator, logs) as server:
+        curve = service_curve(server, archive, config.model, payloads, max(config.tune.batch_sizes), config.tune.curve_repeats)
+        slo = slo_of(config, curve)
+        bench = Bench(server, config.model, payloads, config.tune, config.loadtest, slo["ms"], out, logs)
+        runner = Runner(bench, expected=2 * config.tune.steps + len(grid(config.tune)) + 2)
+        default, chosen, warnings = _choose(runner, archive, curve, out)
+    file, sha256 = _tuned_archive(archive, chosen[0], out)
+    with serving(config.deploy, logs) as server:  # never emulated: the answers of what is shipped are proven, not its speed
+        _load(server, file, config.model, chosen[0])
+        prove(
+            server.client,
+            config.model,
+            read_golden(exported.path("golden.json")),
+            atol=exported.facts["atol"],
+            rtol=exported.facts["rtol"],
+        )
+    result = {
+        "slo": slo,
+        "accelerator": {"kind": accelerator.kind, "name": accelerator.name, "time_scale": accelerator.time_scale},
+        "curve": [asdict(point) for point in curve],
+        "default": default[1],
+        "chosen": chosen[1],
+        "gain": round(chosen[1]["rps"] / default[1]["rps"], 3) if default[1]["rps"] and chosen[1]["rps"] else None,
+        "trials": [trial.as_json() for trial in runner.trials],
+        "warnings": warnings,
+        "machine": machine(),
+        "tuned": {"archive": str(file.relative_to(out)), "sha256": sha256},
+        "arrivals": config.loadtest.arrivals,
+        "seed": config.loadtest.seed,
+        "profile": config.profile,
+        "seconds": round(time.monotonic() - started, 1),
+    }
+    write_json(out / "result.json", result)
+    facts = {key: value for key, value in result.items() if key not in {"trials", "curve"}}
+    return seal(out, model=config.model, config=config.tune, inputs=inputs, facts=facts, started=started)
+
+
+def slo_of(config: Config, curve: Sequence[Point]) -> dict[str, Any]:
+    """The latency objective: as configured, or max(5 t(1), 50 ms) where `tune.slo_ms=auto`."""
+    if config.tune.slo_ms != "auto":
+        return {"percentile": config.tune.percentile, "ms": config.tune.slo_ms, "origin": "config"}
+    return {
+        "percentile": config.tune.percentile,
+        "ms": round(max(SLO_FACTOR * curve[0].p50_ms, SLO_FLOOR_MS), 1),
+        "origin": "auto",
+    }
+
+
+def _server(config: Config, accelerator: Accelerator, logs: Path) -> Any:
+    threads = max(1, len(os.sched_getaffinity(0)) // config.tune.workers)
+    return serving(config.deploy, logs, accelerator=accelerator, nice=NICE, threads=threads)
+
+
+Verdict = tuple[Setting, dict[str, Any]]
+
+
+def _choose(runner: Runner, archive: Path, curve: Sequence[Point], out: Path) -> tuple[Verdict, Verdict, list[str]]:
+    """The default and the chosen setting, each confirmed by a longer trial, and what must be said about them.
+
+    The winner of the search is confirmed as the tuned archive, which asks for its values itself.
+    """
+    config, slo_ms = runner.bench.tune, runner.bench.slo_ms
+    default = default_of(config)
+    run = partial(runner.run, archive, purpose="search")
+    first = climb(default, FIRST * capacity_rps(curve, default), slo_ms, config.steps, 0.0, run)
+    best = search(grid(config), curve, slo_ms, config.steps, run)
+    confirmed = runner.confirm(archive, default, first.offered_rps) if first else None
+    default_verdict = (default, _config(runner, default, confirmed))
+    if not best:
+        return default_verdict, default_verdict, [_none_within(runner, confirmed)]
+    winner = max(best.values(), key=lambda trial: trial.offered_rps)
+    file, _ = _tuned_archive(archive, winner.setting, out)
+    tried = runner.confirm(file, winner.setting, winner.offered_rps)
+    if tried is None or (confirmed is not None and tried.offered_rps <= confirmed.offered_rps):
+        return default_verdict, default_verdict, [_not_better(winner, tried, confirmed, slo_ms)]
+    warnings = [] if confirmed else [f"TorchServe's default met no tried rate within {slo_ms:g} ms, so no gain can be stated"]
+    return default_verdict, (winner.setting, _config(runner, winner.setting, tried)), warnings
+
+
+def _config(runner: Runner, setting: Setting, confirmed: Trial | None) -> dict[str, Any]:
+    """The report's CONFIG; rate 0 and the last trial's figures where no rate was within the objective."""
+    trial = confirmed or next(trial for trial in reversed(runner.trials) if trial.setting == setting)
+    told = trial.as_json()
+    keys = ("batch_size", "max_batch_delay_ms", "workers", "rps", "p50_ms", "p95_ms", "p99_ms", "samples", "slo_met")
+    found = {key: told[key] for key in keys}
+    return found if confirmed else {**found, "rps": 0.0, "slo_met": False}
+
+
+def _none_within(runner: Runner, confirmed: Trial | None) -> str:
+    slowest = min(trial.at_percentile_ms for trial in runner.trials)
+    least = f"the lowest p{runner.bench.tune.percentile:g} seen was {slowest:.0f} ms"
+    if confirmed is None:
+        return f"no tried rate of any configuration was within {runner.bench.slo_ms:g} ms; {least}. Raise tune.slo_ms"
+    return f"no batching configuration was within {runner.bench.slo_ms:g} ms at any tried rate: TorchServe's default is kept"
+
+
+def _not_better(winner: Trial, tried: Trial | None, default: Trial | None, slo_ms: float) -> str:
+    told = f"batch_size={winner.setting.batch_size} max_batch_delay_ms={winner.setting.max_batch_delay_ms}"
+    if tried is None:
+        return f"{told} was the best in the search, but a longer trial found no rate within {slo_ms:g} ms: the default is kept"
+    assert default is not None
+    return (
+        f"batching does not pay here: {told} carried {tried.offered_rps:.1f} req/s within {slo_ms:g} ms in a longer trial, "
+        f"TorchServe's default {default.offered_rps:.1f}: the default is kept"
+    )
+
+
+def _tuned_archive(archive: Path, setting: Setting, out: Path) -> tuple[Path, str]:
+    """A copy of the archive that asks for the chosen values; everything else its config says stays as it was."""
+    file = out / "tuned" / archive.name
+    file.parent.mkdir(exist_ok=True)
+    serving_as = replace(
+        from_yaml(read_mar(archive).config),
+        batch_size=setting.batch_size,
+        max_batch_delay_ms=setting.max_batch_delay_ms,
+        workers=setting.workers,
+    )
+    return file, tuned(archive, serving_as, file)
+
+
+def _load(server: Server, file: Path, model: str, setting: Setting) -> None:
+    server.load(
+        file,
+        model,
+        batch_size=setting.batch_size,
+        max_batch_delay_ms=setting.max_batch_delay_ms,
+        workers=setting.workers,
+    )
