@@ -1,0 +1,147 @@
+"""The sentences around the tables and pictures."""
+
+from typing import Any, NamedTuple
+
+from marline.report._verdict import is_default
+from marline.report._words import MET, duration, judged_percentile, milliseconds, number, percent, slo_words
+
+Report = dict[str, Any]
+
+
+class Figure(NamedTuple):
+    """One large number."""
+
+    name: str
+    value: str
+    unit: str
+    note: str
+
+
+def figures(report: Report) -> list[Figure]:
+    """The four numbers one would quote."""
+    chosen, slo, plan = report["chosen"], report["slo"], report["replicas"]
+    first = plan["plan"][0]
+    count = "–" if first["replicas"] is None else number(first["replicas"])
+    gain = "–" if report["gain"] is None else f"{number(report['gain'])}×"
+    beside = "the default was chosen" if is_default(report) else "same SLO, same workers"
+    target = (
+        f"for {number(first['target_rps'])} /s, {percent(plan['headroom'])} headroom" if first["replicas"] else plan["reason"]
+    )
+    return [
+        Figure(
+            "Rate within the SLO",
+            number(chosen["rps"]) if chosen["rps"] else "none",
+            "/s" * bool(chosen["rps"]),
+            MET[chosen["slo_met"]],
+        ),
+        Figure(
+            "p99 at that rate",
+            milliseconds(chosen["p99_ms"], chosen["samples"]) if chosen["rps"] else "–",
+            "ms" * bool(chosen["rps"]),
+            f"SLO {slo_words(slo)}" + f", n = {number(chosen['samples'])}" * bool(chosen["rps"]),
+        ),
+        Figure("Gain over the default", gain, "", beside if report["gain"] is not None else "no rate to compare with"),
+        Figure("Replicas", count, "", target),
+    ]
+
+
+def notes(report: Report) -> dict[str, str]:
+    """What a reader must know to read each table."""
+    measured, parity, judged = report["measured"], report["parity"], judged_percentile(report).removesuffix("_ms")
+    return {
+        "picture": (
+            f"Each line is one configuration, each point one trial: its {judged} at the rate it was offered. "
+            "The band of the chosen one reaches down to its p50, the dotted line is its p95. A hollow cross is an invalid "
+            f"trial; a triangle at ∞ lost more requests than a {judged} allows."
+        ),
+        "latency": "Latency counts from the moment a request was due, so time spent in a backlog is part of it.",
+        "replicas": _replicas_note(report),
+        "busy": (
+            "Busy is the share of the rate within the SLO that each replica then carries; above 100 % the SLO no longer holds. "
+            "Replicas were not measured together: the plan assumes they do not disturb each other."
+        ),
+        "trials": _trials_note(measured),
+        "curve": _curve_note(report),
+        "parity": (
+            f"Exported by {parity['method']}, compared with the eager model: differences up to {parity['atol']:g} absolute "
+            f"plus {parity['rtol']:g} relative were allowed. {parity['golden']} golden answers were kept, and "
+            f"{report['deployed']['golden']} of them came back right over HTTP from a server that was ready after "
+            f"{duration(report['deployed']['ready_s'])}."
+        ),
+    }
+
+
+def _replicas_note(report: Report) -> str:
+    plan = report["replicas"]
+    if plan["reason"]:
+        return f"No number of replicas can be given: {plan['reason']}."
+    share = f"{1 - plan['headroom']:.2g}"
+    whence = (
+        "the rate measured (set report.target_rps to plan for yours)" if plan["target_origin"] == "measured" else "the target"
+    )
+    unsure = "" if report["chosen"]["slo_met"] else " The rate is not confirmed, so neither is the plan."
+    return (
+        f"1× is {whence}, {number(plan['target_rps'])} requests/s. With {percent(plan['headroom'])} headroom, "
+        f"replicas = ⌈target ÷ ({share} × {number(plan['rate_rps'])} requests/s)⌉.{unsure}"
+    )
+
+
+def _trials_note(measured: dict[str, Any]) -> str:
+    invalid = measured["invalid_trials"]
+    kept = f"{invalid} of them invalid, shown with the reason and counted nowhere" if invalid else "all valid"
+    return (
+        f"{measured['trials']} trials in {duration(measured['seconds'])}, {kept}. n is the number of requests behind the "
+        "percentiles; ∞ means that more requests were lost than the percentile allows."
+    )
+
+
+def _curve_note(report: Report) -> str:
+    curve = report["curve"]
+    best = min(curve, key=lambda point: point["p50_ms"] / point["batch"])
+    single = next(point for point in curve if point["batch"] == min(point["batch"] for point in curve))
+    ratio = (single["p50_ms"] / single["batch"]) / (best["p50_ms"] / best["batch"])
+    worth = (
+        f"an item in a batch of {best['batch']} costs {number(best['p50_ms'] / best['batch'])} ms, "
+        f"{number(ratio, 2)}× less than in a batch of {single['batch']}"
+        if best is not single
+        else "batching makes no item cheaper on this machine"
+    )
+    return f"Time the worker takes for one batch, measured inside it without queueing: {worth}."
+
+
+def frontend(report: dict[str, Any]) -> str:
+    """The lines of model-config.yaml that hold the chosen configuration."""
+    chosen = report["chosen"]
+    return (
+        f"minWorkers: {chosen['workers']}\nmaxWorkers: {chosen['workers']}\n"
+        f"batchSize: {chosen['batch_size']}\nmaxBatchDelay: {chosen['max_batch_delay_ms']}"
+    )
+
+
+def register(report: dict[str, Any]) -> str:
+    """The request that registers the archive with the chosen configuration.
+
+    Query parameters, never a JSON body: TorchServe reads a delay missing there as -10000. Workers come from the archive.
+    """
+    chosen, file = report["chosen"], report["archive"]["archive"]
+    query = f"url={file}&batch_size={chosen['batch_size']}&max_batch_delay={chosen['max_batch_delay_ms']}&synchronous=true"
+    return f'curl -X POST -H "Authorization: Bearer $TOKEN" \\\n  "127.0.0.1:8081/models?{query}"'
+
+
+def untested(report: dict[str, Any]) -> list[str]:
+    """What no number here speaks about."""
+    measured, chosen = report["measured"], report["chosen"]
+    arrivals = measured["arrivals"] or "open-loop"
+    lines = [
+        "a network between client and server: load came over loopback, from the machine that served it",
+        "payloads other than the sample inputs",
+        f"longer than {duration(measured['longest_trial_s'])} at a stretch: a slower leak, drift or throttling would not show",
+        f"arrivals other than {arrivals} ones, bursts for example",
+        f"other worker counts than {chosen['workers']}, and other models on the same server",
+        "a replica that has just started, and the loss of one",
+    ]
+    if report["accelerator"]["kind"] == "emulated":
+        lines.insert(0, "the accelerator itself: the forward pass was a sleep along a published service curve")
+    if report["weights"]["kind"] == "random":
+        lines.insert(0, "whether the answers are any good: the weights are random")
+    return lines

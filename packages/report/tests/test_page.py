@@ -1,0 +1,134 @@
+import json
+import re
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from marline.report._render import plain
+
+Make = Callable[..., Path]
+PAGES = ["report.html", "report.md"]
+EMULATED = {"kind": "emulated", "name": "rn50_t4_pytorch_eager_amp", "time_scale": 4.0}
+HOSTILE = '<script>alert(1)</script> | `x` [a](javascript:b) ![c](d) "quoted"\nsecond line'
+
+
+class Elements(HTMLParser):
+    """Collects every element with its attributes."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+
+
+def test_random_weights_are_stamped_on_every_file(make: Make) -> None:
+    folder = make(facts={"load": {"weights": {"kind": "random", "detail": "seed 0"}}})
+
+    for page in [*PAGES, "report.json"]:
+        assert "RANDOM WEIGHTS: answers mean nothing, speed does" in (folder / page).read_text()
+
+
+def test_emulation_is_stamped_on_every_file_with_its_key_and_time_scale(make: Make) -> None:
+    folder = make(accelerator=EMULATED)
+
+    for page in [*PAGES, "throughput_latency.svg"]:
+        assert "EMULATED rn50_t4_pytorch_eager_amp" in (folder / page).read_text()
+        assert "time scale 4×" in (folder / page).read_text()
+    assert "EMULATED rn50_t4_pytorch_eager_amp" in json.loads((folder / "report.json").read_text())["verdict"]["marks"][0]
+
+
+def test_a_published_model_on_real_hardware_wears_no_stamp(make: Make) -> None:
+    folder = make()
+
+    assert not [page for page in PAGES if re.search("RANDOM|EMULATED", (folder / page).read_text())]
+
+
+def test_the_page_asks_the_network_for_nothing(make: Make) -> None:
+    page = (make() / "report.html").read_text()
+    elements = Elements(page).found
+    sources = [value for _, attrs in elements for key, value in attrs.items() if key in {"src", "href", "xlink:href", "action"}]
+
+    assert len(page) < 1_000_000
+    assert [] == [source for source in sources if not (source or "").startswith(("data:,", "#"))]
+    assert [] == re.findall(r"https?://|@import", page)
+    assert [] == [tag for tag, _ in elements if tag in {"script", "iframe", "object", "embed", "form"}]
+    assert "default-src 'none'" in page
+
+
+def test_no_two_elements_share_an_id(make: Make) -> None:
+    ids = [attrs["id"] for _, attrs in Elements((make() / "report.html").read_text()).found if "id" in attrs]
+    clashing = {name for name in ids if ids.count(name) > 1}
+
+    assert set() == clashing
+
+
+def test_hostile_words_stay_words(make: Make) -> None:
+    weights = {"kind": "file", "detail": HOSTILE}
+    folder = make(
+        facts={"load": {"weights": weights, "source": HOSTILE}}, warnings=[HOSTILE], accelerator={**EMULATED, "name": HOSTILE}
+    )
+    page, words = (folder / "report.html").read_text(), (folder / "report.md").read_text()
+
+    assert [] == [tag for tag, _ in Elements(page).found if tag == "script"]
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+    assert [] == re.findall(r"<script|(?<!\\)\[a\]|(?<!\\)`x", words)
+
+
+@given(st.text())
+def test_no_text_can_leave_its_table_cell_in_markdown(text: str) -> None:
+    cell = plain(text)
+
+    assert [] == re.findall(r"[<>\n\r]|(?<!\\)(?:\\\\)*[|`\[\]]", cell)
+
+
+def test_tables_have_as_many_cells_as_heads_in_markdown(make: Make) -> None:
+    words = (make(warnings=[HOSTILE]) / "report.md").read_text()
+    tables = re.findall(r"(?:^\|.*\n)+", words, re.MULTILINE)
+    widths = [{len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()} for table in tables]
+
+    assert 7 == len(tables)
+    assert {1} == {len(width) for width in widths}
+
+
+def test_both_pages_show_invalid_trials_with_their_reason(make: Make) -> None:
+    folder = make()
+
+    for page in PAGES:
+        assert "INVALID: send lag p99 11.8 ms is over 3.7 ms: the generator was disturbed" in (folder / page).read_text()
+    assert "invalid trial" in (folder / "throughput_latency.svg").read_text()
+
+
+def test_both_pages_hold_the_values_to_use_and_what_was_not_tested(make: Make) -> None:
+    folder = make()
+
+    assert "url=resnet50.mar&batch_size=4&max_batch_delay=2&synchronous=true" in (folder / "report.md").read_text()
+    assert (
+        "url=resnet50.mar&amp;batch_size=4&amp;max_batch_delay=2&amp;synchronous=true" in (folder / "report.html").read_text()
+    )
+    for page in PAGES:
+        assert "batchSize: 4\nmaxBatchDelay: 2" in (folder / page).read_text()
+        assert "longer than 40 s at a stretch" in (folder / page).read_text()
+
+
+def test_a_run_whose_every_trial_was_lost_or_invalid_still_has_a_picture(make: Make) -> None:
+    lost = json.loads((make() / "report.json").read_text())["trials"][20]
+    folder = make(
+        model="again", trials=[lost, {**lost, "valid": False, "invalid_reason": "the worker restarted", "mean_batch": None}]
+    )
+
+    assert "∞" in (folder / "throughput_latency.svg").read_text()
+
+
+@pytest.mark.parametrize(("percentile", "name"), [(50, "p50"), (90, "p95"), (99.9, "p99")])
+def test_the_picture_shows_the_percentile_the_slo_is_about_or_the_next_one_up(make: Make, percentile: float, name: str) -> None:
+    folder = make(slo={"percentile": percentile, "ms": 183.0, "origin": "config"})
+
+    assert f"{name} latency, ms" in (folder / "throughput_latency.svg").read_text()
+    assert f"SLO p{percentile:g} ≤ 183 ms" in (folder / "throughput_latency.svg").read_text()

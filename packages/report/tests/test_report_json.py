@@ -1,0 +1,103 @@
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import marline.report
+from marline.core import read_manifest, verify
+
+Make = Callable[..., Path]
+NUMBER = (int, float)
+OPTIONAL = (int, float, type(None))
+CONFIG: dict[str, Any] = {
+    "batch_size": int,
+    "max_batch_delay_ms": int,
+    "workers": int,
+    "rps": NUMBER,
+    "p50_ms": OPTIONAL,
+    "p95_ms": OPTIONAL,
+    "p99_ms": OPTIONAL,
+    "samples": int,
+    "slo_met": (bool, type(None)),
+}
+TRIAL: dict[str, Any] = CONFIG | {
+    "valid": bool,
+    "invalid_reason": (str, type(None)),
+    "seconds": NUMBER,
+    "errors": int,
+    "mean_batch": NUMBER,
+}
+REPORT: dict[str, Any] = {
+    "schema": int,
+    "model": str,
+    "run": str,
+    "weights": {"kind": str, "detail": str},
+    "accelerator": {"kind": str, "name": str},
+    "slo": {"percentile": NUMBER, "ms": NUMBER, "origin": str},
+    "default": CONFIG,
+    "chosen": CONFIG,
+    "gain": OPTIONAL,
+    "trials": [TRIAL],
+    "stages": [{"name": str, "seconds": NUMBER, "cached": bool}],
+    "versions": dict,
+    "warnings": list,
+}
+
+
+def wrong(value: Any, shape: Any, place: str = "report") -> list[str]:
+    """Places where a value has not the promised shape; keys beyond it are allowed."""
+    if isinstance(shape, dict):
+        missing = [f"{place}.{key}" for key in shape if key not in value]
+        return missing + [bad for key in shape if key in value for bad in wrong(value[key], shape[key], f"{place}.{key}")]
+    if isinstance(shape, list):
+        return [bad for number, item in enumerate(value) for bad in wrong(item, shape[0], f"{place}[{number}]")]
+    return [] if isinstance(value, shape) else [f"{place} is {value!r}"]
+
+
+def test_report_json_keeps_its_contract(make: Make) -> None:
+    report = json.loads((make() / "report.json").read_text())
+
+    assert [] == wrong(report, REPORT)
+    assert (1, "resnet50", "20260302-041107-9c1e", 23) == (
+        report["schema"],
+        report["model"],
+        report["run"],
+        len(report["trials"]),
+    )
+
+
+def test_stages_say_what_was_cached_and_from_which_run(make: Make) -> None:
+    stages = json.loads((make() / "report.json").read_text())["stages"]
+
+    assert {"name": "load", "seconds": 3.1, "cached": True, "run": "20260227-170256-41d0"} == stages[0]
+    assert ["archive", "deploy", "tune"] == [stage["name"] for stage in stages if not stage["cached"]]
+
+
+def test_versions_include_what_the_server_said(make: Make) -> None:
+    versions = json.loads((make() / "report.json").read_text())["versions"]
+
+    assert ("25.0.1", "0.12.0") == (versions["java"], versions["torchserve"])
+
+
+def test_the_report_is_sealed_with_all_its_files(make: Make) -> None:
+    manifest = read_manifest(make())
+    verify(manifest)
+
+    assert ["report.html", "report.json", "report.md", "throughput_latency.svg"] == sorted(manifest.outputs)
+    assert ["load", "wrap", "export", "archive", "deploy", "tune"] == list(manifest.inputs)
+
+
+def test_the_same_run_gives_the_same_files(make: Make) -> None:
+    first = make()
+    before = {file.name: file.read_bytes() for file in first.iterdir() if file.name != "manifest.json"}
+    shutil.rmtree(first.parent)
+    second = make()
+
+    assert before == {file.name: file.read_bytes() for file in second.iterdir() if file.name != "manifest.json"}
+
+
+def test_public_names() -> None:
+    exposed = {name for name in vars(marline.report) if not name.startswith("_")}
+
+    assert sorted(exposed) == marline.report.__all__
