@@ -1,0 +1,1 @@
+"""The product: one Prefect flow over all stages, and the commands around it."""

@@ -1,0 +1,35 @@
+"""`python -m pipelines model=NAME key=value ...`: exit code 0 done, 1 a stage failed, 2 the request was wrong."""
+
+import sys
+
+from marline.core import MarlineError, accelerator_of, project_root, read_config
+
+
+def main(words: list[str]) -> int:
+    """Refuse a wrong request at once; only then import what is heavy, and run."""
+    try:
+        config = read_config(words).config
+        accelerator_of(config, project_root())
+    except MarlineError as error:
+        print(f"pipeline: {error}", file=sys.stderr)
+        return error.exit_code
+
+    from pipelines.environment import prepare  # noqa: PLC0415 - a wrong request must not wait for Prefect and torch
+
+    prepare(config.artifacts)
+    from pipelines.lifecycle import lifecycle  # noqa: PLC0415 - as above; also reads the environment just prepared
+
+    model = next(word.partition("=")[2] for word in words if word.startswith("model="))
+    try:
+        lifecycle(model, [word for word in words if not word.startswith("model=")])
+    except MarlineError as error:
+        print(f"\npipeline: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("\npipeline: interrupted; finished stages are kept and the next run goes on from there", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

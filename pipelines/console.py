@@ -1,0 +1,134 @@
+"""What a user sees: one line per stage, a live bar while one takes long, a summary at the end.
+
+Everything third parties say goes to `logs/pipeline.log` in the run's folder.
+"""
+
+import json
+import logging
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TextIO
+
+from rich.console import Console as Terminal
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from marline.core import STAGES, Manifest, listening
+from marline.report import summary
+
+
+@dataclass
+class Line:
+    """The line of one stage."""
+
+    terminal: Terminal
+    name: str
+    began: float = field(default_factory=time.monotonic)
+    said: str = ""
+
+    def say(self, text: str) -> None:
+        """Something the user must know before the stage is done."""
+        self.terminal.print(f"  [yellow]{self.name:<8}[/] {text}", highlight=False)
+
+    def done(self, manifest: Manifest, *, cached: bool) -> None:
+        """The stage is finished."""
+        how = f"cached  from {manifest.run}" if cached else f"{time.monotonic() - self.began:6.1f} s"
+        self.terminal.print(f"  [green]{self.name:<8}[/] {how}  [dim]{headline(manifest)}[/]", highlight=False)
+
+
+class Console:
+    """Owns the terminal for one run; third parties' output goes to the log while it does."""
+
+    def __init__(self, model: str, until: str, run: Path) -> None:
+        self.model, self.until, self.run = model, until, run
+        self.terminal = Terminal(file=sys.stdout, soft_wrap=True)
+        self.log = run / "logs" / "pipeline.log"
+        self.stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        self.log.parent.mkdir(parents=True)
+        stream: TextIO = self.stack.enter_context(self.log.open("a", buffering=1))
+        self._log_to(stream)
+        self.stack.enter_context(redirect_stdout(stream))
+        self.stack.enter_context(redirect_stderr(stream))
+        stages = STAGES[: STAGES.index(self.until) + 1]
+        self.terminal.print(f"[bold]{self.model}[/]: {', '.join(stages)}", highlight=False)
+        self.terminal.print(f"  run     {self.run}", highlight=False)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.stack.close()
+
+    def _log_to(self, stream: TextIO) -> None:
+        handler = logging.StreamHandler(stream)
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        logging.captureWarnings(capture=True)
+        warnings.simplefilter("default")
+        for logger in (logging.getLogger(), *map(logging.getLogger, ("prefect", "uvicorn", "fastapi", "transformers"))):
+            before = list(logger.handlers)
+            logger.handlers = [handler] if not logger.propagate or logger.name == "root" else []
+            self.stack.callback(setattr, logger, "handlers", before)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[Line]:
+        """A live bar for the stage that runs; on a terminal only, elsewhere just the line at its end."""
+        bar = Progress(
+            TextColumn("  [cyan]{task.fields[stage]:<8}[/]"),
+            SpinnerColumn(),
+            BarColumn(20),
+            TimeElapsedColumn(),
+            TextColumn("[dim]{task.description}[/]"),
+            console=self.terminal,
+            transient=True,
+            disable=not self.terminal.is_terminal,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
+        line = Line(self.terminal, name)
+        with bar:
+            shown = bar.add_task("", total=1.0, stage=name)
+
+            def listener(done: float, text: str) -> None:
+                bar.update(shown, completed=done, description=text)
+                if text.startswith("waiting"):
+                    line.say(text)
+
+            with listening(listener):
+                yield line
+
+    def summarise(self, manifest: Manifest) -> None:
+        """The table a run ends with."""
+        report = json.loads(manifest.path("report.json").read_text())
+        table = Table(show_header=False, box=None, padding=(0, 2))
+        for name, value in summary(report):
+            table.add_row(f"[bold]{name}[/]", value)
+        table.add_row("[bold]report[/]", str(self.run / "report" / "report.html"))
+        self.terminal.print()
+        self.terminal.print(table, highlight=False)
+
+
+def headline(manifest: Manifest) -> str:
+    """The one fact about a finished stage that its line shows."""
+    facts = manifest.facts
+    lines = {
+        "load": lambda: (
+            f"{facts['weights']['kind']} weights ({facts['weights']['detail']}), {facts['parameters']:,} parameters"
+        ),
+        "wrap": lambda: (
+            f"{facts['auto_class']}, {'reports to ' + facts['collector_url'] if facts['collector_url'] else 'reports nothing'}"
+        ),
+        "export": lambda: f"{facts['method']}, largest difference {max(row['max_abs'] for row in facts['parity']):.1g}",
+        "archive": lambda: f"{facts['archive']}, {facts['size_bytes'] / 1e6:.1f} MB, sha256 {facts['sha256'][:12]}",
+        "deploy": lambda: f"ready after {facts['ready_s']:.1f} s, {facts['golden']} golden pairs equal over HTTP",
+        "tune": lambda: (
+            f"batch_size {facts['chosen']['batch_size']}, max_batch_delay_ms {facts['chosen']['max_batch_delay_ms']}"
+        ),
+        "report": lambda: str(manifest.folder / "report.html"),
+    }
+    return lines[manifest.stage]()

@@ -1,0 +1,57 @@
+"""`python -m pipelines.schedule model=NAME cron="0 3 * * *"`: serve the pipeline as a scheduled Prefect deployment.
+
+Stays in the foreground and starts a run at each time; a scheduled run measures afresh (`fresh=tune`) unless told otherwise.
+"""
+
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from cronsim import CronSim, CronSimError
+
+from marline.core import MarlineError, RequestError, read_config
+from pipelines.environment import prepare
+
+
+def main(words: Sequence[str]) -> int:
+    """Exit code 2 for a wrong request; otherwise runs until Ctrl-C."""
+    try:
+        cron, told = request(words)
+        config = read_config(told).config
+    except MarlineError as error:
+        print(f"schedule: {error}", file=sys.stderr)
+        return error.exit_code
+    prepare(config.artifacts)
+    from prefect.schedules import Cron  # noqa: PLC0415 - reads the environment just prepared
+
+    from pipelines.lifecycle import lifecycle  # noqa: PLC0415 - as above
+
+    model = next(word.partition("=")[2] for word in told if word.startswith("model="))
+    settings = [word for word in told if not word.startswith("model=")]
+    if not any(word.startswith("fresh=") for word in settings):
+        settings.append("fresh=tune")
+    print(f"schedule: {config.model} at {cron!r} with {' '.join(settings)}; Ctrl-C ends it", flush=True)
+    lifecycle.serve(
+        name=config.model,
+        schedule=Cron(cron, timezone="UTC"),
+        parameters={"model": model, "settings": settings},
+        limit=1,  # two load tests must never share a machine
+        print_starting_message=False,
+    )
+    return 0
+
+
+def request(words: Sequence[str]) -> tuple[str, list[str]]:
+    """The cron expression, checked, and the other words; RequestError with an example where it is missing or wrong."""
+    crons = [word.partition("=")[2] for word in words if word.startswith("cron=")]
+    if len(crons) != 1:
+        raise RequestError('say when, once: cron="0 3 * * *" is every night at three, UTC')
+    try:
+        CronSim(crons[0], datetime(2000, 1, 1, tzinfo=UTC))
+    except CronSimError as error:
+        raise RequestError(f'cron={crons[0]!r} is no cron expression: {error}; for example cron="0 3 * * *"') from None
+    return crons[0], [word for word in words if not word.startswith("cron=")]
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

@@ -1,0 +1,160 @@
+"""Each stage as a Prefect task: named after stage and model, cached by inputs, configuration and code.
+
+A stage function knows no Prefect; this module knows no stage's work. What is cached is the place of a manifest. A hit is
+believed only after every file it names has been hashed again.
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from prefect import task
+
+import marline.archive
+import marline.deploy
+import marline.export
+import marline.load
+import marline.report
+import marline.tune
+import marline.wrap
+from marline.core import (
+    STAGES,
+    Accelerator,
+    Config,
+    Manifest,
+    RequestError,
+    StageError,
+    adopt,
+    code_sha256,
+    file_sha256,
+    folder_sha256,
+    json_sha256,
+    machine,
+    project_root,
+    read_manifest,
+    verify,
+)
+from marline.handler import handler_of
+from marline.report import StageTime
+from pipelines.console import Console
+
+MEASURED = ("deploy", "tune")  # what they find out is true of this machine only
+
+
+@dataclass
+class Run:
+    """One run in progress: what it was told, where it writes, and the stages it has finished."""
+
+    config: Config
+    accelerator: Accelerator
+    folder: Path
+    console: Console
+    times: list[StageTime] = field(default_factory=list)
+
+    def stage(self, work: Callable[..., Manifest], *inputs: Manifest) -> Manifest:
+        """Run one stage, or take it from an earlier run where nothing that decides it has changed."""
+        name = work.__name__
+        key = _key(name, self, inputs)
+        with self.console.stage(name) as line:
+            manifest = self._take(name, key, partial(work, self, *inputs), refresh=self._must_be_fresh(name))
+            try:
+                verify(manifest)
+            except StageError as error:
+                line.say(f"{error}; doing it again")
+                manifest = self._take(name, key, partial(work, self, *inputs), refresh=True)
+            cached = manifest.run != self.folder.name
+            line.done(manifest, cached=cached)
+        adopt(self.folder, manifest)
+        self.times.append(StageTime(name=name, seconds=manifest.seconds, cached=cached, run=manifest.run))
+        return manifest
+
+    def _take(self, name: str, key: str, work: Callable[[], Manifest], *, refresh: bool) -> Manifest:
+        told = STAGE.with_options(name=name, task_run_name=f"{name} {self.config.model}", refresh_cache=refresh)
+        try:
+            return read_manifest(project_root() / told(key, work))
+        except RequestError:
+            if refresh:
+                raise
+            return self._take(name, key, work, refresh=True)  # the run it came from has been removed
+
+    def _must_be_fresh(self, name: str) -> bool:
+        """The report is made anew each time; the rest only from the stage that `fresh` names."""
+        first = self.config.fresh
+        return name == "report" or (first is not None and STAGES.index(name) >= STAGES.index(first))
+
+    def out(self, stage: str) -> Path:
+        """The empty folder a stage writes to."""
+        out = self.folder / stage
+        out.mkdir()
+        return out
+
+    def handler(self) -> Path:
+        """The handler file of this model."""
+        return handler_of(project_root(), self.config.model, self.config.load.task, self.config.archive.handler)
+
+
+def run_stage(key: str, work: Callable[[], Manifest]) -> str:  # noqa: ARG001 - Prefect caches by the key
+    """Do the work of one stage; the result that Prefect keeps is the folder of its manifest."""
+    return os.path.relpath(work().folder, project_root())
+
+
+STAGE = task(cache_key_fn=lambda _, told: str(told["key"]), persist_result=True, result_serializer="json")(run_stage)
+
+
+def load(run: Run) -> Manifest:
+    return marline.load.load(run.config.model, run.config.load, run.out("load"))
+
+
+def wrap(run: Run, loaded: Manifest) -> Manifest:
+    return marline.wrap.wrap(run.config.model, run.config.wrap, loaded, run.out("wrap"))
+
+
+def export(run: Run, loaded: Manifest, wrapped: Manifest) -> Manifest:
+    return marline.export.export(run.config.model, run.config.export, loaded, wrapped, run.handler(), run.out("export"))
+
+
+def archive(run: Run, wrapped: Manifest, exported: Manifest) -> Manifest:
+    told, device = run.config.archive, run.accelerator.device
+    return marline.archive.archive(run.config.model, told, wrapped, exported, run.handler(), device, run.out("archive"))
+
+
+def deploy(run: Run, exported: Manifest, archived: Manifest) -> Manifest:
+    return marline.deploy.deploy(run.config.model, run.config.deploy, exported, archived, run.out("deploy"))
+
+
+def tune(run: Run, *inputs: Manifest) -> Manifest:
+    return marline.tune.tune(run.config, run.accelerator, inputs, run.out("tune"))
+
+
+def report(run: Run, *inputs: Manifest) -> Manifest:
+    told = run.config.report
+    return marline.report.report(run.config.model, told, inputs, run.times, run.folder.name, run.out("report"))
+
+
+def _key(stage: str, run: Run, inputs: tuple[Manifest, ...]) -> str:
+    """Everything that decides what a stage makes, hashed; the same key means the same work."""
+    config = run.config
+    told: dict[str, Any] = {stage: getattr(config, stage).model_dump(mode="json")}
+    if stage == "load":
+        told["files"] = _files_sha256(config)
+    if stage in {"export", "archive"}:
+        told["handler"] = folder_sha256(run.handler().parent)
+        told["device"] = run.accelerator.device
+    if stage == "tune":
+        told |= {"loadtest": config.loadtest.model_dump(mode="json"), "deploy": config.deploy.model_dump(mode="json")}
+        told["accelerator"] = run.accelerator.model_dump(mode="json")
+    if stage in MEASURED:
+        told["machine"] = machine()
+    told |= {"stage": stage, "model": config.model, "inputs": [one.digest for one in inputs], "code": code_sha256(stage)}
+    return json_sha256(told)
+
+
+def _files_sha256(config: Config) -> dict[str, str]:
+    """Digests of the user's files that stage load reads."""
+    kind, _, name = config.load.source.partition(":")
+    files = [config.load.weights, name.rpartition(":")[0]] if kind == "python" else [config.load.weights]
+    found = {file: file_sha256(Path(file)) for file in files if Path(file).is_file()}
+    return found | ({config.load.samples: folder_sha256(Path(config.load.samples))} if config.load.samples else {})
