@@ -16,8 +16,8 @@ from types import TracebackType
 from typing import Self, TextIO
 
 from rich.console import Console as Terminal
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 from marline.core import STAGES, Manifest, listening
 from marline.report import summary
@@ -34,12 +34,12 @@ class Line:
 
     def say(self, text: str) -> None:
         """Something the user must know before the stage is done."""
-        self.terminal.print(f"  [yellow]{self.name:<8}[/] {text}", highlight=False)
+        self.terminal.print(f"  [yellow]{self.name:<8}[/] {escape(text)}", highlight=False)
 
     def done(self, manifest: Manifest, *, cached: bool) -> None:
         """The stage is finished."""
         how = f"cached  from {manifest.run}" if cached else f"{time.monotonic() - self.began:6.1f} s"
-        self.terminal.print(f"  [green]{self.name:<8}[/] {how}  [dim]{headline(manifest)}[/]", highlight=False)
+        self.terminal.print(f"  [green]{self.name:<8}[/] {how}  [dim]{escape(headline(manifest))}[/]", highlight=False)
 
 
 class Console:
@@ -105,12 +105,10 @@ class Console:
     def summarise(self, manifest: Manifest) -> None:
         """The table a run ends with."""
         report = json.loads(manifest.path("report.json").read_text())
-        table = Table(show_header=False, box=None, padding=(0, 2))
-        for name, value in summary(report):
-            table.add_row(f"[bold]{name}[/]", value)
-        table.add_row("[bold]report[/]", str(self.run / "report" / "report.html"))
+        rows = [*summary(report), ("report", str(self.run / "report" / "report.html"))]
         self.terminal.print()
-        self.terminal.print(table, highlight=False)
+        for name, value in rows:
+            self.terminal.print(f"  [bold]{name:<12}[/] {escape(value)}", highlight=False)
 
 
 def headline(manifest: Manifest) -> str:

@@ -132,6 +132,7 @@ class TuneConfig(Section):
     workers: int = Field(ge=1, le=64, description="workers in every trial", examples=[1])
     trial_s: float = Field(gt=0, description="seconds of load in one trial", examples=[10])
     steps: int = Field(ge=1, le=12, description="trials per configuration while looking for its highest rate", examples=[3])
+    budget_s: float = Field(gt=0, description="seconds after which no configuration gets a second trial", examples=[300])
     confirm_s: float = Field(gt=0, description="seconds of load that confirm the winner and the default", examples=[40])
     curve_repeats: int = Field(ge=3, description="batches measured per size of the service curve", examples=[30])
 

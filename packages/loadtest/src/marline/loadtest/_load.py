@@ -32,9 +32,13 @@ def arrival_times(load: Load) -> NDArray[np.float64]:
     """When each request is due, in seconds from the start, ascending, all before `warmup_s + seconds`; the same for a seed.
 
     Given how many there are, the arrivals of a Poisson process are uniform and independent (Kingman, Poisson Processes, 2.4).
+    How many there are is fixed at the mean, in the warm-up and in the judged seconds each: equal rates offer equal loads, where
+    a free count would vary by 15 % in 3 s at 14 requests/s.
     """
     total_s = load.warmup_s + load.seconds
     if load.arrivals == "constant":
         return np.arange(math.floor(total_s * load.rps)) / load.rps
     draw = np.random.default_rng(load.seed)
-    return np.sort(draw.uniform(0.0, total_s, draw.poisson(load.rps * total_s)))
+    warm_up = draw.uniform(0.0, load.warmup_s, round(load.rps * load.warmup_s))
+    judged = draw.uniform(load.warmup_s, total_s, max(1, round(load.rps * load.seconds)))
+    return np.sort(np.concatenate([warm_up, judged]))

@@ -1,12 +1,13 @@
 """Runs trials one after another on one server, and keeps them all."""
 
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from marline.core import progress
 from marline.tune._trial import Bench, Setting, Trial, run_trial
 
-AGAIN = 4  # how often a confirmation may be repeated or step down before the rate counts as not found
+AGAIN = 3  # how often a confirmation may be repeated or step down before the rate counts as not found
 STEP_DOWN = 0.9
 
 
@@ -18,6 +19,11 @@ class Runner:
     expected: int
     trials: list[Trial] = field(default_factory=list)
     loaded: tuple[Path, Setting] | None = None
+    began_s: float = field(default_factory=time.monotonic)
+
+    def in_time(self) -> bool:
+        """Whether the search may still refine; every setting has its one trial and its confirmation all the same."""
+        return time.monotonic() - self.began_s < self.bench.tune.budget_s
 
     def load(self, archive: Path, setting: Setting) -> None:
         """Make the server serve `archive` with `setting`; what it says it serves is compared with what was asked."""

@@ -38,44 +38,67 @@ def capacity_rps(curve: Sequence[Point], setting: Setting) -> float:
     return 1e3 * setting.workers * setting.batch_size / batch_ms
 
 
-def search(settings: Iterable[Setting], curve: Sequence[Point], slo_ms: float, steps: int, run: Try) -> dict[Setting, Trial]:
+def search(
+    settings: Iterable[Setting],
+    curve: Sequence[Point],
+    slo_ms: float,
+    steps: int,
+    run: Try,
+    *,
+    to_beat_rps: float = 0.0,
+    in_time: Callable[[], bool] = lambda: True,
+) -> dict[Setting, Trial]:
     """The best trial within the objective of each setting that has one; the most promising setting goes first.
 
-    The others begin just above the best rate so far where their capacity allows it, so one trial settles most of them.
+    Each gets at least one trial. One that cannot carry more than the best rate so far (`to_beat_rps` at first) is given up.
     """
     best: dict[Setting, Trial] = {}
     for setting in sorted(settings, key=lambda one: -capacity_rps(curve, one)):
         capacity = capacity_rps(curve, setting)
-        to_beat = max((trial.offered_rps for trial in best.values()), default=0.0)
-        first = max(FIRST * capacity, min(BEAT * to_beat, capacity))
-        found = climb(setting, first, slo_ms, steps, to_beat, run)
+        first = max(FIRST * capacity, min(BEAT * to_beat_rps, capacity))
+        found = climb(setting, first, slo_ms, steps, to_beat_rps, run, in_time=in_time)
         if found is not None:
             best[setting] = found
+            to_beat_rps = max(to_beat_rps, found.offered_rps)
     return best
 
 
-def climb(setting: Setting, first_rps: float, slo_ms: float, steps: int, to_beat_rps: float, run: Try) -> Trial | None:
+def climb(
+    setting: Setting,
+    first_rps: float,
+    slo_ms: float,
+    steps: int,
+    to_beat_rps: float,
+    run: Try,
+    *,
+    in_time: Callable[[], bool] = lambda: True,
+) -> Trial | None:
     """The trial with the highest rate within the objective that at most `steps` trials find; None where none was within.
 
-    Ends early when the bracket [passed, failed] is narrow, or when the setting cannot beat `to_beat_rps` any more.
+    Ends early when the bracket [passed, failed] is narrow, when the setting cannot beat `to_beat_rps` any more, or when
+    `in_time` says that further trials are not affordable.
     """
     best: Trial | None = None
     low, high, rate = 0.0, math.inf, first_rps
-    for _ in range(steps):
+    for turn in range(steps):
+        if turn and not in_time():
+            break
         trial = run(setting, rate)
         if trial.within(slo_ms):
             best, low = trial, rate
         elif trial.valid:
             high = rate
-        if high <= to_beat_rps or high < CLOSE * low:
+        if high < CLOSE * max(low, to_beat_rps):
             break
         if trial.valid:
-            rate = next_rate(low, high, easy=trial.at_percentile_ms < slo_ms / 2)
+            rate = next_rate(low, high, to_beat_rps=to_beat_rps, easy=trial.at_percentile_ms < slo_ms / 2)
     return best
 
 
-def next_rate(low: float, high: float, *, easy: bool) -> float:
-    """The rate to try between one that passed (0: none) and one that failed (inf: none)."""
+def next_rate(low: float, high: float, *, to_beat_rps: float = 0.0, easy: bool) -> float:
+    """The rate to try between one that passed (0: none) and one that failed (inf: none); never one that cannot win."""
     if math.isinf(high):
         return low * (UP_FAST if easy else UP)
-    return high * DOWN if low == 0 else math.sqrt(low * high)
+    if low == 0:
+        return max(high * DOWN, min(BEAT * to_beat_rps, high))
+    return math.sqrt(max(low, to_beat_rps) * high)

@@ -162,11 +162,14 @@ def _server_reason(before: Any, after: Any, measured: Measurement, batches: Sequ
 
 
 def _drain(bench: Bench) -> None:
-    """Wait until nothing of this trial is queued: the next must not answer for it."""
+    """Wait until the server is idle: a request that was given up is still computed, and must not slow the next trial."""
     deadline = time.monotonic() + DRAIN_S
+    quiet_s, still_since, seen = max(0.3, 2 * bench.slo_ms / 1e3), time.monotonic(), -1
     while time.monotonic() < deadline:
-        status = bench.server.client.describe(bench.model)
-        if status is None or status.pending == 0:
+        status, done = bench.server.client.describe(bench.model), len(read_batches(bench.server.batches))
+        if done != seen or (status is not None and status.pending):
+            still_since, seen = time.monotonic(), done
+        elif time.monotonic() - still_since > quiet_s:
             return
         time.sleep(0.1)
 

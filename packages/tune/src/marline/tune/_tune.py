@@ -98,17 +98,21 @@ def _choose(runner: Runner, archive: Path, curve: Sequence[Point], out: Path) ->
     config, slo_ms = runner.bench.tune, runner.bench.slo_ms
     default = default_of(config)
     run = partial(runner.run, archive, purpose="search")
-    first = climb(default, FIRST * capacity_rps(curve, default), slo_ms, config.steps, 0.0, run)
-    best = search(grid(config), curve, slo_ms, config.steps, run)
+    first = climb(default, FIRST * capacity_rps(curve, default), slo_ms, config.steps, 0.0, run, in_time=runner.in_time)
+    to_beat = first.offered_rps if first else 0.0
+    best = search(grid(config), curve, slo_ms, config.steps, run, to_beat_rps=to_beat, in_time=runner.in_time)
     confirmed = runner.confirm(archive, default, first.offered_rps) if first else None
     default_verdict = (default, _config(runner, default, confirmed))
     if not best:
-        return default_verdict, default_verdict, [_none_within(runner, confirmed)]
+        return default_verdict, default_verdict, [_nothing_better(runner, confirmed)]
     winner = max(best.values(), key=lambda trial: trial.offered_rps)
     file, _ = _tuned_archive(archive, winner.setting, out)
     tried = runner.confirm(file, winner.setting, winner.offered_rps)
-    if tried is None or (confirmed is not None and tried.offered_rps <= confirmed.offered_rps):
-        return default_verdict, default_verdict, [_not_better(winner, tried, confirmed, slo_ms)]
+    if tried is None:
+        lost = f"{_told(winner.setting)} was the best in the search, but a longer trial found no rate within {slo_ms:g} ms"
+        return default_verdict, default_verdict, [f"{lost}: the default is kept"]
+    if confirmed is not None and tried.offered_rps <= confirmed.offered_rps:
+        return default_verdict, default_verdict, [_not_better(tried, confirmed, slo_ms)]
     warnings = [] if confirmed else [f"TorchServe's default met no tried rate within {slo_ms:g} ms, so no gain can be stated"]
     return default_verdict, (winner.setting, _config(runner, winner.setting, tried)), warnings
 
@@ -122,23 +126,28 @@ def _config(runner: Runner, setting: Setting, confirmed: Trial | None) -> dict[s
     return found if confirmed else {**found, "rps": 0.0, "slo_met": False}
 
 
-def _none_within(runner: Runner, confirmed: Trial | None) -> str:
-    slowest = min(trial.at_percentile_ms for trial in runner.trials)
-    least = f"the lowest p{runner.bench.tune.percentile:g} seen was {slowest:.0f} ms"
+def _nothing_better(runner: Runner, confirmed: Trial | None) -> str:
+    slo_ms = runner.bench.slo_ms
     if confirmed is None:
-        return f"no tried rate of any configuration was within {runner.bench.slo_ms:g} ms; {least}. Raise tune.slo_ms"
-    return f"no batching configuration was within {runner.bench.slo_ms:g} ms at any tried rate: TorchServe's default is kept"
+        lowest = min(trial.at_percentile_ms for trial in runner.trials)
+        seen = f"the lowest p{runner.bench.tune.percentile:g} seen was {lowest:.0f} ms"
+        return f"no tried rate of any configuration was within {slo_ms:g} ms; {seen}. Raise tune.slo_ms"
+    within = [trial for trial in runner.trials if trial.setting != confirmed.setting and trial.within(slo_ms)]
+    if not within:
+        carried = f"TorchServe's default, {confirmed.offered_rps:.1f} req/s within {slo_ms:g} ms"
+        return f"batching does not pay here: no batching configuration carried as much as {carried}: the default is kept"
+    return _not_better(max(within, key=lambda trial: trial.offered_rps), confirmed, slo_ms)
 
 
-def _not_better(winner: Trial, tried: Trial | None, default: Trial | None, slo_ms: float) -> str:
-    told = f"batch_size={winner.setting.batch_size} max_batch_delay_ms={winner.setting.max_batch_delay_ms}"
-    if tried is None:
-        return f"{told} was the best in the search, but a longer trial found no rate within {slo_ms:g} ms: the default is kept"
-    assert default is not None
+def _not_better(other: Trial, default: Trial, slo_ms: float) -> str:
     return (
-        f"batching does not pay here: {told} carried {tried.offered_rps:.1f} req/s within {slo_ms:g} ms in a longer trial, "
+        f"batching does not pay here: {_told(other.setting)} carried {other.offered_rps:.1f} req/s within {slo_ms:g} ms, "
         f"TorchServe's default {default.offered_rps:.1f}: the default is kept"
     )
+
+
+def _told(setting: Setting) -> str:
+    return f"batch_size={setting.batch_size} max_batch_delay_ms={setting.max_batch_delay_ms}"
 
 
 def _tuned_archive(archive: Path, setting: Setting, out: Path) -> tuple[Path, str]:

@@ -1,0 +1,113 @@
+import math
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from marline.core import read_config
+from marline.tune import Point, Setting, capacity_rps, climb, grid, search
+from marline.tune._search import BEAT, FIRST, default_of, next_rate
+
+SETTINGS = [Setting(size, delay, 1) for size in (2, 4, 8) for delay in (2, 10)]
+SLO_MS = 50.0
+CAPACITIES = st.lists(st.floats(5, 2000), min_size=len(SETTINGS), max_size=len(SETTINGS))
+STEPS = st.integers(1, 8)
+REUSED = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+def test_the_default_is_torchserve_s_own_with_the_workers_of_the_others() -> None:
+    config = read_config(["model=digits_cnn", "tune.workers=2"]).config.tune
+
+    assert Setting(1, 100, 2) == default_of(config)
+
+
+def test_every_pair_is_tried_once() -> None:
+    config = read_config(["model=digits_cnn", "tune.batch_sizes=[4,2,4]", "tune.max_batch_delays_ms=[10,2]"]).config.tune
+
+    assert [Setting(2, 2, 1), Setting(2, 10, 1), Setting(4, 2, 1), Setting(4, 10, 1)] == grid(config)
+
+
+@pytest.mark.parametrize(("batch_size", "measured_rps"), [(1, 66), (8, 342)])
+def test_the_capacity_is_near_what_was_once_measured(batch_size: int, measured_rps: float, curve: Sequence[Point]) -> None:
+    """The rows of the reference on TorchServe, section 4; its fit is within 11 %."""
+    assert measured_rps == pytest.approx(capacity_rps(curve, Setting(batch_size, 5, 1)), rel=0.11)
+
+
+def test_workers_multiply_the_capacity(curve: Sequence[Point]) -> None:
+    assert 3 * capacity_rps(curve, Setting(4, 5, 1)) == pytest.approx(capacity_rps(curve, Setting(4, 5, 3)))
+
+
+def test_a_size_between_two_points_counts_as_the_larger(curve: Sequence[Point]) -> None:
+    assert capacity_rps(curve, Setting(3, 5, 1)) == pytest.approx(1e3 * 3 / (14.0 + 4.0 + 0.4 * 3))
+
+
+@given(low=st.floats(1, 1e4), factor=st.floats(1.01, 100))
+def test_the_next_rate_is_between_the_one_that_passed_and_the_one_that_failed(low: float, factor: float) -> None:
+    assert low < next_rate(low, low * factor, easy=False) < low * factor
+    assert low < next_rate(low, math.inf, easy=False) < next_rate(low, math.inf, easy=True)
+    assert 0 < next_rate(0.0, low, easy=False) < low
+
+
+@REUSED
+@given(capacity=st.floats(5, 2000), first=st.floats(1, 3000), steps=STEPS)
+def test_a_climb_returns_the_best_it_saw_and_never_takes_more_steps(
+    capacity: float, first: float, steps: int, formula: Any
+) -> None:
+    server = formula(lambda _: capacity)
+
+    best = climb(SETTINGS[0], first, SLO_MS, steps, 0.0, server.run)
+
+    within = [trial for trial in server.trials if trial.within(SLO_MS)]
+    assert max(within, key=lambda trial: trial.offered_rps, default=None) == best
+    assert 1 <= len(server.trials) <= steps
+
+
+@REUSED
+@given(capacities=CAPACITIES, steps=STEPS)
+def test_a_search_tries_every_setting_and_keeps_the_best_of_each(
+    capacities: list[float], steps: int, formula: Any, curve: Sequence[Point]
+) -> None:
+    real = dict(zip(SETTINGS, capacities, strict=True))
+    server = formula(real.__getitem__)
+
+    best = search(SETTINGS, curve, SLO_MS, steps, server.run)
+
+    counts = Counter(trial.setting for trial in server.trials)
+    assert set(SETTINGS) == counts.keys()
+    assert max(counts.values()) <= steps
+    for setting in SETTINGS:
+        within = [trial.offered_rps for trial in server.trials if trial.setting == setting and trial.within(SLO_MS)]
+        assert max(within, default=None) == (best[setting].offered_rps if setting in best else None)
+
+
+def test_a_setting_that_cannot_win_costs_one_trial(formula: Any, curve: Sequence[Point]) -> None:
+    server = formula(lambda setting: capacity_rps(curve, setting))
+
+    search(SETTINGS, curve, SLO_MS, 6, server.run)
+
+    counts = Counter(trial.setting for trial in server.trials)
+    assert [1, 1] == [counts[Setting(2, delay, 1)] for delay in (2, 10)]
+
+
+def test_the_most_promising_goes_first_and_the_next_must_beat_it(formula: Any, curve: Sequence[Point]) -> None:
+    server = formula(lambda setting: capacity_rps(curve, setting))
+
+    search([Setting(8, 2, 1), Setting(8, 10, 1), Setting(2, 2, 1)], curve, SLO_MS, 6, server.run)
+
+    first = server.trials[0]
+    begun = next(trial for trial in server.trials if trial.setting == Setting(8, 10, 1))
+    won = max(trial.offered_rps for trial in server.trials if trial.setting == Setting(8, 2, 1) and trial.within(SLO_MS))
+    assert (Setting(8, 2, 1), pytest.approx(FIRST * capacity_rps(curve, first.setting))) == (first.setting, first.offered_rps)
+    assert pytest.approx(BEAT * won) == begun.offered_rps
+
+
+def test_an_invalid_trial_is_repeated_at_its_rate_and_speaks_for_nothing(formula: Any) -> None:
+    server = formula(lambda _: 1000.0, invalid_from_rps=0.0)
+
+    best = climb(SETTINGS[0], 100.0, SLO_MS, 3, 0.0, server.run)
+
+    assert best is None
+    assert [100.0] * 3 == [trial.offered_rps for trial in server.trials]
