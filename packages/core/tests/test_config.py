@@ -1,0 +1,226 @@
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+
+from marline.core import STAGES, Config, RequestError, flatten, known_models, project_root, read_config
+
+ONE_PROJECT = [HealthCheck.function_scoped_fixture]  # read_config writes nothing, so all examples may share one folder
+
+
+def refused(*words: str) -> str:
+    with pytest.raises(RequestError) as error:
+        read_config(words)
+    assert 2 == error.value.exit_code
+    return str(error.value)
+
+
+def test_each_layer_wins_over_the_one_before_it_and_leaves_its_name(project: Path) -> None:
+    (project / "configs" / "models" / "own.yaml").write_text(
+        'load: {source: "torchvision:resnet18"}\ntune: {trial_s: 4, steps: 6}\n'
+    )
+    (project / "configs" / "profiles" / "brief.yaml").write_text("tune: {trial_s: 3, steps: 3, confirm_s: 8}\n")
+
+    loaded = read_config(["model=own", "profile=brief", "tune.steps=2"])
+
+    assert ("torchvision:resnet18", 3, 2, 8) == (
+        loaded.config.load.source,
+        loaded.config.tune.trial_s,
+        loaded.config.tune.steps,
+        loaded.config.tune.confirm_s,
+    )
+    assert {
+        "load.source": "configs/models/own.yaml",
+        "load.seed": "configs/default.yaml",
+        "tune.trial_s": "configs/profiles/brief.yaml",
+        "tune.steps": "the command line",
+        "model": "the command line",
+    }.items() <= loaded.origins.items()
+
+
+def test_every_value_of_every_known_model_has_an_origin(project: Path) -> None:
+    (project / "models").symlink_to(Path(__file__).parents[3] / "models")
+
+    for name in known_models(project):
+        loaded = read_config([f"model={name}"])
+        keys = {key for key, _ in flatten(loaded.config.model_dump())}
+
+        assert set() == keys - loaded.origins.keys() - {"load.source"}
+
+
+def test_a_later_word_wins_over_an_earlier_one(project: Path) -> None:
+    assert 7 == read_config(["model=resnet50", "tune.slo_ms=5", "tune.slo_ms=7"]).config.tune.slo_ms
+
+
+def test_lists_and_numbers_are_typed_and_the_result_is_frozen(project: Path) -> None:
+    config = read_config(["model=resnet50", "tune.batch_sizes=[3,5]", "tune.slo_ms=12.5", "load.init_kwargs.width=2"]).config
+
+    assert ((3, 5), 12.5, {"width": 2}) == (config.tune.batch_sizes, config.tune.slo_ms, config.load.init_kwargs)
+    with pytest.raises(ValidationError, match="frozen"):
+        config.tune.workers = 2
+
+
+def test_a_source_works_in_place_of_a_name(project: Path) -> None:
+    loaded = read_config(["model=torchvision:resnet18", "load.seed=5"])
+
+    assert ("torchvision_resnet18", "torchvision:resnet18", 5) == (
+        loaded.config.model,
+        loaded.config.load.source,
+        loaded.config.load.seed,
+    )
+    assert "the command line" == loaded.origins["load.source"]
+
+
+def test_the_project_is_found_from_a_folder_inside_it(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (project / "deep" / "er").mkdir(parents=True)
+    monkeypatch.chdir(project / "deep" / "er")
+
+    assert project == project_root()
+
+
+def test_outside_a_project_the_request_is_refused_with_the_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    assert "no configs/default.yaml here or above; run this in the clone" in refused("model=resnet50")
+
+
+@pytest.mark.parametrize(
+    ("word", "told"),
+    [
+        ("model=nope", ["model=nope", "digits_cnn, mobilenet_v3_large, resnet50", "model=torchvision:resnet18"]),
+        ("model=resnet51", ["model=resnet51", "did you mean 'resnet50'?"]),
+        ("model=../x", ["model=../x", "not known"]),
+        ("profile=smok", ["profile=smok", "did you mean 'smoke'?"]),
+        ("tune.slo_mss=3", ["'tune.slo_mss'", "the command line", "did you mean 'tune.slo_ms'?"]),
+        ("load.weights=/no/such.safetensors", ["'/no/such.safetensors'", "no such .safetensors file", "load.weights=auto"]),
+        ("load.samples=/no/such", ["'/no/such'", "no such folder", "load.samples=models/"]),
+        ("archive.handler=no.py", ["'no.py'", "no such file", "archive.handler=models/"]),
+        ("model", ["'model'", "not key=value", "model=resnet50"]),
+        ("model=", ["'model='", "not key=value", "model=resnet50"]),
+        ("tune.slo_ms", ["'tune.slo_ms'", "not key=value", "tune.slo_ms=200"]),
+        ("--fast", ["'--fast'", "not key=value", "nox -s config"]),
+        ("tune.slo_ms=-5", ["tune.slo_ms = -5", "greater than 0", "tune.slo_ms=200"]),
+        ("tune.slo_ms=abc", ["tune.slo_ms = 'abc'", "valid number", "tune.slo_ms=200"]),
+        ("tune.slo_ms=.inf", ["tune.slo_ms = inf", "finite", "tune.slo_ms=200"]),
+        ("tune.batch_sizes=[1]", ["tune.batch_sizes = [1]", "greater than or equal to 2", "tune.batch_sizes=[2,4,8]"]),
+        ("tune=5", ["tune = 5", "TuneConfig"]),
+        ("accelerator=cudaa", ["accelerator = 'cudaa'", "did you mean 'cuda'?"]),
+        ("accelerator=rn50_t4_pytorch_eager_am", ["did you mean 'rn50_t4_pytorch_eager_amp'?"]),
+        ("wrap.collector_url=http://user:secret@host/", ["wrap.collector_url", "wrap.collector_url=null"]),
+        ("fresh=tunee", ["fresh = 'tunee'", "fresh=tune"]),
+        ("run=../../etc", ["run = '../../etc'", "run=2026"]),
+        ("load.source=!!python/object/apply:os.getcwd []", ["cannot be read", "python/object"]),
+        ("artifacts=*anchor", ["'model=resnet50 artifacts=*anchor'", "cannot be read"]),
+    ],
+)
+def test_a_wrong_word_is_refused_with_value_origin_and_remedy(project: Path, word: str, told: list[str]) -> None:
+    words = [word] if word.startswith("model") else ["model=resnet50", word]
+
+    message = refused(*words)
+
+    assert [] == [part for part in told if part not in message]
+    assert word.startswith(("model=", "profile=")) or "the command line" in message
+
+
+def test_no_model_at_all_is_refused_with_the_known_ones(project: Path) -> None:
+    assert "write model=NAME with one of digits_cnn, mobilenet_v3_large, resnet50" in refused()
+
+
+def test_every_mistake_is_named_at_once(project: Path) -> None:
+    message = refused("model=resnet50", "tune.slo_ms=-5", "tune.stepz=3", "report.headroom=2")
+
+    assert ["report.headroom", "tune.slo_ms", "'tune.stepz'"] == [line.split(" ")[0] for line in message.splitlines()]
+
+
+def test_a_mistake_in_a_file_names_the_file(project: Path) -> None:
+    (project / "configs" / "models" / "resnet50.yaml").write_text("tune: {steps: -1}\nload: {source: 'torchvision:resnet50'}\n")
+
+    assert "tune.steps = -1 from configs/models/resnet50.yaml is refused" in refused("model=resnet50")
+
+
+def test_a_file_that_is_no_yaml_is_named(project: Path) -> None:
+    file = project / "configs" / "models" / "resnet50.yaml"
+    file.write_text("load: {source: [")
+
+    assert f"{file} cannot be read" in refused("model=resnet50")
+
+
+def test_a_missing_default_is_named(project: Path) -> None:
+    file = project / "configs" / "default.yaml"
+    file.write_text(file.read_text().replace("keep_runs: 10\n", ""))
+
+    assert "keep_runs is not set; write for example keep_runs=10" == refused("model=resnet50")
+
+
+def test_the_environment_cannot_be_read_through_a_value(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SECRET", "hunter2")
+
+    literal = read_config(["model=resnet50", "load.init_kwargs.name=${oc.env:SECRET}"])
+    message = refused("model=resnet50", "load.source=${oc.env:SECRET}")
+
+    assert {"name": "${oc.env:SECRET}"} == literal.config.load.init_kwargs
+    assert "'${oc.env:SECRET}'" in message
+    assert "hunter2" not in message
+
+
+def test_a_source_beside_a_load_section_that_is_none_is_refused(project: Path) -> None:
+    assert "load = 3 from the command line is refused" in refused("model=torchvision:resnet18", "load=3")
+
+
+KEYS = st.sampled_from(
+    [*Config.model_fields, *(f"{stage}.x" for stage in STAGES), "tune.slo_ms", "load.source", "load.init_kwargs.a.b", "x"]
+)
+VALUES = st.one_of(
+    st.text(max_size=12),
+    st.text(alphabet="{}[]:,.&*!?|>'\"%@`#- $~0ae\n", max_size=8),
+    st.sampled_from(["null", "[]", "{}", "{a: 1}", "1", "-1.5", ".nan", "???", "${model}", "2020-01-01", "0x1f", "yes", "a:b"]),
+)
+
+
+@given(model=st.one_of(st.just("resnet50"), VALUES), words=st.lists(st.tuples(KEYS | st.text(max_size=6), VALUES), max_size=3))
+@example(model="torchvision:resnet18", words=[("load", "3")])
+@example(model="resnet50", words=[("tune.slo_ms", "[")])
+@example(model="resnet50", words=[("tune", "${"), ("tune.slo_ms", "3")])
+@settings(suppress_health_check=ONE_PROJECT, deadline=None, max_examples=60)
+def test_any_words_make_a_valid_configuration_or_a_request_error(
+    project: Path, model: str, words: list[tuple[str, str]]
+) -> None:
+    with suppress(RequestError):
+        loaded = read_config([f"model={model}", *(f"{key}={value}" for key, value in words)])
+        assert loaded.config == Config.model_validate(loaded.config.model_dump())
+
+
+@given(st.recursive(st.integers(), lambda inner: st.dictionaries(st.text("ab", min_size=1), inner, min_size=1), max_leaves=8))
+def test_flatten_keeps_every_leaf(values: object) -> None:
+    tree = {"root": values}
+
+    flat = dict(flatten(tree))
+
+    for key, leaf in flat.items():
+        place: object = tree
+        for part in key.split("."):
+            assert isinstance(place, Mapping)
+            place = place[part]
+        assert leaf == place
+
+
+def test_every_setting_says_what_it_is_and_gives_an_example() -> None:
+    silent = [key for key, field in _fields(Config) if not field.description or not field.examples]
+
+    assert [] == silent
+
+
+def _fields(model: type[BaseModel], prefix: str = "") -> list[tuple[str, FieldInfo]]:
+    found: list[tuple[str, FieldInfo]] = []
+    for name, field in model.model_fields.items():
+        inner = field.annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            found += _fields(inner, f"{prefix}{name}.")
+        else:
+            found.append((prefix + name, field))
+    return found
