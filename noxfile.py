@@ -32,6 +32,7 @@ STAGES = {
     "tune": "Stage 6: find batch size and delay with real load: nox -s tune -- model=digits_cnn tune.slo_ms=50",
     "report": "Stage 7: the capacity report as HTML, Markdown and JSON.",
 }
+FIRST_PARTY = ("marline", "base_handler", "emulated_device", "marline_tracker", "request_decoding")
 NEEDED_UNSEEN = {  # dependencies whose files, programs or generated code are used, not an import
     "export": ["transformers"],
     "load": ["scikit-image"],
@@ -155,7 +156,7 @@ def lint(session: nox.Session) -> None:
     siblings = [f"marline-{package.name}" for package in PACKAGES]  # deptry cannot tell them apart; a test can
     for package in PACKAGES:
         unseen = "|".join([*siblings, *NEEDED_UNSEEN.get(package.name, [])])
-        first = [word for name in ("marline", "base_handler", "marline_tracker") for word in ("--known-first-party", name)]
+        first = [word for name in FIRST_PARTY for word in ("--known-first-party", name)]
         own = [*first, "--per-rule-ignores", f"DEP002={unseen}"]
         run(session, "deptry", str(package / "src"), "--config", str(package / "pyproject.toml"), *own)
 

@@ -13,6 +13,7 @@ from typing import Any
 
 HERE = Path(__file__).parent
 TASKS = {"image-classification": HERE / "image_classification.py"}
+SHARED = ("base_handler.py", "request_decoding.py", "emulated_device.py")
 PROCESSOR_FILES = ("preprocessor_config.json", "config.json")
 
 
@@ -29,7 +30,7 @@ def assemble(handler: Path, checkpoint: Path, folder: Path) -> list[Path]:
     if they are Python files in that very folder.
     """
     beside = sorted(handler.parent.glob("*.py")) if handler.parent != HERE else [handler]
-    files = [*beside, HERE / "base_handler.py", *(checkpoint / name for name in PROCESSOR_FILES)]
+    files = [*beside, *(HERE / name for name in SHARED), *(checkpoint / name for name in PROCESSOR_FILES)]
     return [Path(shutil.copy(file, folder)) for file in files if file.is_file()]
 
 

@@ -5,16 +5,14 @@ A model's own file says what is particular to it, in functions that see one samp
     from base_handler import handler_factory
     handler = handler_factory(init_function, preprocess_function=preprocess, postprocess_function=postprocess)
 
-What a preprocess function receives: a JPEG, PNG or WebP body as a PIL image, a JSON list or number as a float32 tensor,
-any other JSON value as it is, UTF-8 text as str. It returns one tensor; samples are stacked to a batch. A postprocess
-function receives one row of the model's output, on the CPU, and returns something JSON can express.
+`request_decoding.py` says what a preprocess function receives. It returns one tensor; samples are stacked to a batch. A
+postprocess function receives one row of the model's output, on the CPU, and returns something JSON can express.
 
 One bad sample never fails its neighbours: it gets its own 400 (what was sent is wrong) or 500 (our function raised).
 """
 
 import base64
 import fcntl
-import io
 import json
 import logging
 import os
@@ -28,7 +26,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
+from emulated_device import EmulatedDevice
+from request_decoding import BadRequestError, decode
 from ts.torch_handler.base_handler import BaseHandler
 
 try:  # beside this file in an archive; an archive made by hand may leave it out
@@ -38,14 +37,7 @@ except ImportError:
 
 logger = logging.getLogger(__name__)
 
-FORMATS = ("JPEG", "PNG", "WEBP")  # an explicit list: Pillow also opens formats that are risky or surprising in a request
-MAX_PIXELS = 50_000_000
 BATCH_LOG = "MARLINE_BATCH_LOG"  # a folder; every worker appends one line per batch to <pid>.csv in it
-EMULATION = "MARLINE_EMULATION"  # a JSON file with a service curve to sleep along in place of the forward pass
-
-
-class BadRequestError(ValueError):
-    """What the client sent cannot be answered; a preprocess function may raise it too."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +86,7 @@ class SharedHandler(BaseHandler):  # type: ignore[misc]  # TorchServe has no typ
     device = torch.device("cpu")
     tracker: Any = None
     batch_log: Any = None
-    emulation: "Emulation | None" = None
+    emulation: EmulatedDevice | None = None
     example: tuple[torch.Tensor, Any] | None = None
 
     def initialize(self, context: Any) -> None:
@@ -110,7 +102,7 @@ class SharedHandler(BaseHandler):  # type: ignore[misc]  # TorchServe has no typ
         self.model = _load_model(folder, context.manifest["model"].get("serializedFile"), self.functions, self.device)
         self.tracker = _tracker(folder)
         self.batch_log = _batch_log()
-        self.emulation = Emulation.read()
+        self.emulation = EmulatedDevice.read()
         self.example = self._example(folder)
         self._warm_up(int(context.system_properties.get("batch_size") or 1))
         self.initialized = True
@@ -124,9 +116,9 @@ class SharedHandler(BaseHandler):  # type: ignore[misc]  # TorchServe has no typ
             with self._own_error(index, answers, context):
                 samples[index] = self._sample(request)
         preprocessed = time.monotonic()
-        outputs = self.inference(list(samples.values())) if samples else []
+        outputs = self._outputs(samples, answers, context)
         inferred = time.monotonic()
-        for index, output in zip(samples, outputs, strict=True):
+        for index, output in outputs.items():
             with self._own_error(index, answers, context):
                 answer = {"output": _plain(self.functions.postprocess(output))}
                 answers[index] = json.dumps(answer, separators=(",", ":"), allow_nan=False)
@@ -142,6 +134,20 @@ class SharedHandler(BaseHandler):  # type: ignore[misc]  # TorchServe has no typ
         with torch.inference_mode():
             output = self.model(torch.stack(list(data)).to(self.device))
         return [_row(output, index) for index in range(len(data))]
+
+    def _outputs(self, samples: Mapping[int, torch.Tensor], answers: list[str], context: Any) -> dict[int, Any]:
+        """The outputs of all samples as one batch; where the model refuses the batch, of each that it does not refuse alone."""
+        outputs: dict[int, Any] = {}
+        try:
+            return dict(zip(samples, self.inference(list(samples.values())), strict=True)) if samples else outputs
+        except (MemoryError, torch.OutOfMemoryError):
+            raise  # TorchServe answers 507; smaller batches are the operator's decision
+        except Exception:
+            logger.warning("a batch of %d failed; its samples are tried one by one", len(samples), exc_info=True)
+        for index, sample in samples.items():
+            with self._own_error(index, answers, context):
+                outputs[index] = self.inference([sample])[0]
+        return outputs
 
     def _sample(self, request: Mapping[str, Any]) -> torch.Tensor:
         sample = self.functions.preprocess(decode(request))
@@ -195,80 +201,6 @@ class SharedHandler(BaseHandler):  # type: ignore[misc]  # TorchServe has no typ
         if self.tracker is not None:
             for _ in range(size):
                 self.tracker.report("predict", "success", ended - began)
-
-
-def decode(request: Mapping[str, Any]) -> Any:
-    """The payload of one request, see the table at the top of this file."""
-    value = request.get("data", request.get("body"))
-    if isinstance(value, bytes | bytearray):
-        return _decode_bytes(bytes(value))
-    if isinstance(value, list | int | float) and not isinstance(value, bool):
-        try:
-            numbers = torch.tensor(value, dtype=torch.float32)
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise BadRequestError(f"the list is not a tensor: {error}") from None
-        if not numbers.isfinite().all():
-            raise BadRequestError("the list holds NaN, Infinity or a number too large for float32")
-        return numbers
-    if value is None or value == "":
-        raise BadRequestError("the request has no body")
-    return value
-
-
-def _decode_bytes(body: bytes) -> Any:
-    if not body:
-        raise BadRequestError("the request has no body")
-    if body[:3] == b"\xff\xd8\xff" or body[:8] == b"\x89PNG\r\n\x1a\n" or (body[:4] == b"RIFF" and body[8:12] == b"WEBP"):
-        return _decode_image(body)
-    try:
-        return body.decode()
-    except UnicodeDecodeError:
-        raise BadRequestError(f"the body is neither {', '.join(FORMATS)} nor UTF-8 text") from None
-
-
-def _decode_image(body: bytes) -> Image.Image:
-    try:
-        image = Image.open(io.BytesIO(body), formats=FORMATS)
-        small_enough = image.width * image.height <= MAX_PIXELS
-        if small_enough:
-            image.load()
-    except Exception as error:  # Pillow raises errors of many kinds on hostile bytes
-        raise BadRequestError(f"the image cannot be decoded: {error}") from None
-    if not small_enough:
-        raise BadRequestError(f"the image has {image.width} x {image.height} pixels; {MAX_PIXELS} are allowed")
-    return image
-
-
-class Emulation:
-    """Sleeps along a published service curve, one batch at a time per emulated device."""
-
-    def __init__(self, settings: Mapping[str, Any]) -> None:
-        self.points = [(float(batch), float(ms)) for batch, ms in settings["points"]]
-        self.scale = float(settings["time_scale"])
-        self.device = Path(settings["device"]).open("a")  # noqa: SIM115 - held for the worker's life: it is the lock
-
-    @classmethod
-    def read(cls) -> "Emulation | None":
-        """The emulation our server asked for through the environment; an archive served elsewhere never emulates."""
-        file = os.environ.get(EMULATION)
-        return cls(json.loads(Path(file).read_text())) if file else None
-
-    def spend(self, size: int) -> None:
-        """Hold the device for t(size)."""
-        fcntl.flock(self.device, fcntl.LOCK_EX)
-        try:
-            time.sleep(self.service_ms(size) * self.scale / 1e3)
-        finally:
-            fcntl.flock(self.device, fcntl.LOCK_UN)
-
-    def service_ms(self, size: int) -> float:
-        """t(size) between the two published points around it; proportional beyond the last."""
-        if size >= self.points[-1][0]:
-            return self.points[-1][1] * size / self.points[-1][0]
-        for (low, low_ms), (high, high_ms) in zip(self.points, self.points[1:], strict=False):
-            if low <= size <= high:
-                return low_ms + (high_ms - low_ms) * (size - low) / (high - low)
-        return self.points[0][1]
 
 
 def _share_the_machine(config: Mapping[str, Any], device: torch.device) -> None:

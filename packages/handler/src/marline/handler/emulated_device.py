@@ -1,0 +1,46 @@
+"""An accelerator that sleeps: in place of the forward pass, for as long as a published service curve says.
+
+Goes into every archive beside `base_handler.py`, and does nothing unless the server's environment names a curve.
+"""
+
+import fcntl
+import json
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+EMULATION = "MARLINE_EMULATION"  # a JSON file: points [[batch, ms], ...], time_scale, device (the file that is its lock)
+
+
+class EmulatedDevice:
+    """Sleeps along a published service curve, one batch at a time per emulated device."""
+
+    def __init__(self, settings: Mapping[str, Any]) -> None:
+        self.points = [(float(batch), float(ms)) for batch, ms in settings["points"]]
+        self.scale = float(settings["time_scale"])
+        self.device = Path(settings["device"]).open("a")  # noqa: SIM115 - held for the worker's life: it is the lock
+
+    @classmethod
+    def read(cls) -> "EmulatedDevice | None":
+        """The emulation our server asked for through the environment; an archive served elsewhere never emulates."""
+        file = os.environ.get(EMULATION)
+        return cls(json.loads(Path(file).read_text())) if file else None
+
+    def spend(self, size: int) -> None:
+        """Hold the device for t(size)."""
+        fcntl.flock(self.device, fcntl.LOCK_EX)
+        try:
+            time.sleep(self.service_ms(size) * self.scale / 1e3)
+        finally:
+            fcntl.flock(self.device, fcntl.LOCK_UN)
+
+    def service_ms(self, size: int) -> float:
+        """t(size) between the two published points around it; proportional beyond the last."""
+        if size >= self.points[-1][0]:
+            return self.points[-1][1] * size / self.points[-1][0]
+        for (low, low_ms), (high, high_ms) in zip(self.points, self.points[1:], strict=False):
+            if low <= size <= high:
+                return low_ms + (high_ms - low_ms) * (size - low) / (high - low)
+        return self.points[0][1]
