@@ -93,4 +93,6 @@ def _called(build: Callable[..., nn.Module], init_kwargs: Mapping[str, Any]) -> 
     try:
         return build(**init_kwargs)
     except TypeError as error:
-        raise RequestError(f"load.init_kwargs={dict(init_kwargs)} does not fit: {error}; write load.init_kwargs.KEY=VALUE") from None
+        raise RequestError(
+            f"load.init_kwargs={dict(init_kwargs)} does not fit: {error}; write load.init_kwargs.KEY=VALUE"
+        ) from None
