@@ -64,7 +64,10 @@ def _golden(instance: Any, base: nn.Module, samples: Sequence[Path]) -> tuple[li
 
 def _answer(instance: Any, request: bytes, name: str) -> Any:
     context = FakeContext(Path())
-    text = instance.handle([{"body": request}], context)[0]
+    try:
+        text = instance.handle([{"body": request}], context)[0]
+    except Exception as error:  # the model is code of anyone's
+        raise StageError(f"the model fails on the sample {name}: {type(error).__name__}: {error}") from error
     if context.statuses:
         raise StageError(f"the handler refuses the sample {name}: {text}; see load.samples and the handler's preprocess")
     return json.loads(text)
@@ -75,16 +78,17 @@ def _prove(
 ) -> list[Row]:
     """Parity at every batch size: the module in memory, and the saved file in a fresh process."""
     batches = {str(size): batch_of(tensors, size) for size in config.batch_sizes}
+    rows, expected = [], {}
+    for size, batch in batches.items():
+        progress(0.4, f"comparing batches of {size}")
+        with torch.inference_mode():
+            expected[size] = named(base(batch))
+            rows += compare(expected[size], module(batch), "exported", int(size), config)
     progress(0.5, "loading it in a fresh process")
     fresh = reloaded(file, batches, folder)
-    rows = []
-    for size, batch in batches.items():
-        progress(0.7, f"comparing batches of {size}")
-        with torch.inference_mode():
-            expected = named(base(batch))
-            rows += compare(expected, module(batch), "exported", int(size), config)
-        again = {name: fresh[f"{size}/{name}"] for name in expected if f"{size}/{name}" in fresh}
-        rows += compare(expected, again, "reloaded", int(size), config)
+    for size, outputs in expected.items():
+        again = {name: fresh[f"{size}/{name}"] for name in outputs if f"{size}/{name}" in fresh}
+        rows += compare(outputs, again, "reloaded", int(size), config)
     return rows
 
 
