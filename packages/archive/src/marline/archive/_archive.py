@@ -5,13 +5,13 @@ import tempfile
 import time
 from pathlib import Path
 
-import marline.telemetry
 from marline.archive._mar import read_mar, with_config, write_mar
 from marline.archive._serving import Serving, to_yaml
 from marline.core import ArchiveConfig, Manifest, file_sha256, seal, write_json
 from marline.handler import assemble
+from marline.telemetry import FILE
 
-TRACKER_FILE = Path(marline.telemetry.__file__).with_name("tracker.py")
+TRACKER = "marline_tracker.py"  # the name the base handler imports it by
 
 
 def archive(
@@ -33,7 +33,7 @@ def archive(
         copied = assemble(handler, wrapped.path("repository"), Path(work))
         files = {path.name: path for path in copied}
         files |= {"model.pt": exported.path("model.pt"), "golden.json": exported.path("golden.json")}
-        files |= {TRACKER_FILE.name: TRACKER_FILE, "tracker.json": wrapped.path("repository/tracker.json")}
+        files |= {TRACKER: FILE, "tracker.json": wrapped.path("repository/tracker.json")}
         write_mar(
             file,
             model=model,

@@ -80,29 +80,30 @@ def with_config(source: Path, config: str, file: Path) -> None:
 def read_mar(file: Path) -> Contents:
     """Look into any archive without unpacking it; ArchiveError where it is damaged or would write outside its folder."""
     try:
-        with zipfile.ZipFile(file) as archive:
-            for info in archive.infolist():
-                _refuse_hostile(info, file)
-            damaged = archive.testzip()
-            if damaged is not None:
-                raise ArchiveError(
-                    f"{file}: {damaged} is damaged; build it again with nox -s archive -- model=NAME fresh=archive"
-                )
-            names = {info.filename: info.file_size for info in archive.infolist() if not info.is_dir()}
-            manifest = json.loads(archive.read(MANIFEST))
-            name = manifest["model"].get("configFile")
-            config = archive.read(name).decode() if name else ""
+        return _contents(file)
     except MarlineError:
         raise
-    except Exception as error:  # zipfile and zlib raise errors of many kinds on damaged bytes
+    except Exception as error:  # zipfile, zlib and json raise errors of many kinds on damaged bytes
         raise ArchiveError(f"{file} is not a model archive: {error}") from None
-    return Contents(manifest, config, names)
 
 
 def extract(file: Path, name: str) -> bytes:
     """One file of an archive."""
     with zipfile.ZipFile(file) as archive:
         return archive.read(name)
+
+
+def _contents(file: Path) -> Contents:
+    with zipfile.ZipFile(file) as archive:
+        for info in archive.infolist():
+            _refuse_hostile(info, file)
+        damaged = archive.testzip()
+        if damaged is not None:
+            raise ArchiveError(f"{file}: {damaged} is damaged; build it again with nox -s archive -- model=NAME fresh=archive")
+        names = {info.filename: info.file_size for info in archive.infolist() if not info.is_dir()}
+        manifest = json.loads(archive.read(MANIFEST))
+        name = manifest["model"].get("configFile")
+        return Contents(manifest, archive.read(name).decode() if name else "", names)
 
 
 def _refuse_hostile(info: zipfile.ZipInfo, file: Path) -> None:

@@ -1,0 +1,55 @@
+"""What stages wrap and export leave, in small, and the archive of it."""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from marline.archive import archive
+from marline.core import ArchiveConfig, Manifest, seal
+
+ROOT = Path(__file__).parents[3]
+SETTINGS = {
+    "version": "1.3",
+    "handler": None,
+    "batch_size": 2,
+    "max_batch_delay_ms": 30,
+    "workers": 4,
+    "response_timeout_s": 50,
+    "startup_timeout_s": 60,
+    "job_queue_size": 700,
+}
+Build = Callable[..., Manifest]
+
+
+@pytest.fixture(scope="session")
+def config() -> ArchiveConfig:
+    """Values that are all different and none of them TorchServe's default."""
+    return ArchiveConfig.model_validate(SETTINGS)
+
+
+@pytest.fixture
+def build(config: ArchiveConfig) -> Build:
+    """Run stage archive of digits_cnn in RUN, on stages before it that are small."""
+
+    def make(run: Path, handler: Path = ROOT / "models" / "digits_cnn" / "handler.py", model: str = "digits_cnn") -> Manifest:
+        files = {
+            "wrap/repository/config.json": json.dumps({"id2label": {}}),
+            "wrap/repository/tracker.json": json.dumps({"collector_url": None, "model": "digits_cnn", "detail": "minimal"}),
+            "wrap/repository/modeling_digits_cnn.py": "not for the archive",
+            "export/model.pt": "weights" * 100_000,
+            "export/golden.json": json.dumps({"pairs": []}),
+        }
+        for name, text in files.items():
+            (run / name).parent.mkdir(parents=True, exist_ok=True)
+            (run / name).write_text(text)
+        wrapped, exported = (
+            seal(run / stage, model=model, config=config, inputs=[], facts={}, started=time.monotonic())
+            for stage in ("wrap", "export")
+        )
+        (run / "archive").mkdir()
+        return archive(model, config, wrapped, exported, handler, "cpu", run / "archive")
+
+    return make
