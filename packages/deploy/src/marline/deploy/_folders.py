@@ -59,7 +59,9 @@ def _home() -> Path:
 def _guarded(folder: Path) -> bool:
     try:
         owner = json.loads((folder / "owner.json").read_text())
-        return bool(abs(psutil.Process(owner["pid"]).create_time() - owner["created"]) < 1)
+        guard = psutil.Process(owner["pid"])
+        # killed, it stays a zombie for as long as its holder lives and does not look
+        return guard.status() != psutil.STATUS_ZOMBIE and abs(guard.create_time() - owner["created"]) < 1
     except FileNotFoundError:  # a server that is being started notes its owner within a second
         return time.time() - folder.stat().st_mtime < STARTING_S
     except psutil.NoSuchProcess:

@@ -24,7 +24,6 @@ GRACE_S = 5.0
 def main(folder: Path) -> int:
     """Run until told to stop; returns Java's exit code, 0 after an ordered stop."""
     told = json.loads((folder / "guard.json").read_text())
-    os.nice(told["nice"])
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is our holder's business; it will close our stdin
     stopping: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, _: stopping.append(number))

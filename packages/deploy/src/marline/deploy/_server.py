@@ -99,18 +99,19 @@ class Server:
 
 @contextmanager
 def serving(
-    config: DeployConfig, logs: Path, *, accelerator: Accelerator | None = None, nice: int = 0, threads: int | None = None
+    config: DeployConfig, logs: Path, *, accelerator: Accelerator | None = None, threads: int | None = None
 ) -> Iterator[Server]:
     """Start a TorchServe without models; always stop it, whatever happens inside.
 
-    `accelerator` is given only while load is measured on an emulated one; `nice` lets a load generator on the same machine go
-    first; `threads` caps each worker's. Raises ServerError or NotReady where it does not come up.
+    `accelerator` is given only while load is measured on an emulated one; `threads` caps each worker's.
+    Raises ServerError or NotReady where it does not come up.
     """
+    java_home_of(config)  # refused before anything is there to tidy up
     sweep()
     logs.mkdir(parents=True, exist_ok=True)
     for attempt in range(1, STARTS + 1):
         folder, ports = new_folder(), free_ports()
-        guard = _start(folder, ports, config, logs, nice, _told_workers(folder, accelerator, threads))
+        guard = _start(folder, ports, config, logs, _told_workers(folder, accelerator, threads))
         try:
             client = _connect(guard, folder, ports, config, logs)
         except ServerError:
@@ -140,9 +141,7 @@ def _told_workers(folder: Path, accelerator: Accelerator | None, threads: int | 
     return told
 
 
-def _start(
-    folder: Path, ports: Ports, config: DeployConfig, logs: Path, nice: int, more: Mapping[str, str]
-) -> subprocess.Popen[bytes]:
+def _start(folder: Path, ports: Ports, config: DeployConfig, logs: Path, more: Mapping[str, str]) -> subprocess.Popen[bytes]:
     java_home = java_home_of(config)
     (folder / "config.properties").write_text(properties(folder, ports, config))
     (folder / "log4j2.xml").write_text(log4j(logs.resolve()))
@@ -150,7 +149,6 @@ def _start(
         "command": command(folder, java_home, sys.executable),
         "env": environment(folder, logs.resolve(), java_home, dict(more)),
         "logs": str(logs.resolve()),
-        "nice": nice,
     }
     write_json(folder / "guard.json", told)
     guard = subprocess.Popen(

@@ -19,7 +19,6 @@ from marline.tune._search import FIRST, capacity_rps, climb, default_of, grid, s
 from marline.tune._trial import Bench, Setting, Trial
 
 SLO_FACTOR, SLO_FLOOR_MS = 5.0, 50.0
-NICE = 10  # the load generator shares this machine with the server and must keep its times
 
 
 def tune(config: Config, accelerator: Accelerator, inputs: Sequence[Manifest], out: Path) -> Manifest:
@@ -84,7 +83,7 @@ def slo_of(config: Config, curve: Sequence[Point]) -> dict[str, Any]:
 
 def _server(config: Config, accelerator: Accelerator, logs: Path) -> Any:
     threads = max(1, len(os.sched_getaffinity(0)) // config.tune.workers)
-    return serving(config.deploy, logs, accelerator=accelerator, nice=NICE, threads=threads)
+    return serving(config.deploy, logs, accelerator=accelerator, threads=threads)
 
 
 Verdict = tuple[Setting, dict[str, Any]]
