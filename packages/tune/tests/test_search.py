@@ -111,3 +111,28 @@ def test_an_invalid_trial_is_repeated_at_its_rate_and_speaks_for_nothing(formula
 
     assert best is None
     assert [100.0] * 3 == [trial.offered_rps for trial in server.trials]
+
+
+def test_what_cannot_beat_the_best_so_far_is_given_up(formula: Any) -> None:
+    server = formula(lambda _: 100.0)
+
+    climb(SETTINGS[0], 100.0, SLO_MS, 8, 99.0, server.run)
+
+    assert 1 == len(server.trials)
+
+
+def test_a_search_out_of_time_tries_every_setting_once(formula: Any, curve: Sequence[Point]) -> None:
+    server = formula(lambda setting: capacity_rps(curve, setting))
+
+    search(SETTINGS, curve, SLO_MS, 6, server.run, in_time=lambda: False)
+
+    assert Counter(SETTINGS) == Counter(trial.setting for trial in server.trials)
+
+
+@given(high=st.floats(1, 1e4), beaten=st.floats(0, 2))
+def test_no_rate_is_tried_that_cannot_win(high: float, beaten: float) -> None:
+    to_beat = beaten * high
+
+    rate = next_rate(0.0, high, to_beat_rps=to_beat, easy=False)
+
+    assert min(BEAT * to_beat, high) <= rate <= high

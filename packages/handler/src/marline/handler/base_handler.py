@@ -37,7 +37,7 @@ except ImportError:
 
 logger = logging.getLogger(__name__)
 
-WORTH = 1.2  # all threads must be this much faster than one
+SMALL_S, WORTH = 0.005, 1.2  # a network this quick keeps all threads only where they are this much faster than one
 BATCH_LOG = "MARLINE_BATCH_LOG"  # a folder; every worker appends one line per batch to <pid>.csv in it
 
 
@@ -203,6 +203,8 @@ class SharedHandler(BaseHandler):  # type: ignore[misc]  # TorchServe has no typ
         """
         many = torch.get_num_threads()
         if many == 1 or self.example is None or self.emulation is not None or self.device.type != "cpu":
+            return
+        if self._quickest_s(1) > SMALL_S:
             return
         fast_s = self._quickest_s(batch_size)
         torch.set_num_threads(1)

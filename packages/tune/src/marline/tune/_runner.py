@@ -5,10 +5,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from marline.core import progress
+from marline.deploy import Server
 from marline.tune._trial import Bench, Setting, Trial, run_trial
 
-AGAIN = 3  # how often a confirmation may be repeated or step down before the rate counts as not found
-STEP_DOWN = 0.9
+AGAIN = 4  # how often a confirmation may be repeated or step down before the rate counts as not found; twice at any rate
+STEP_DOWN = 0.85
+CONFIRM_SHARE = 1.5  # confirmations may take half the budget again
+
+
+def serve(server: Server, archive: Path, model: str, setting: Setting) -> None:
+    """Register an archive with a setting; what the server says it serves is compared with what was asked."""
+    server.load(
+        archive,
+        model,
+        batch_size=setting.batch_size,
+        max_batch_delay_ms=setting.max_batch_delay_ms,
+        workers=setting.workers,
+    )
 
 
 @dataclass
@@ -21,23 +34,17 @@ class Runner:
     loaded: tuple[Path, Setting] | None = None
     began_s: float = field(default_factory=time.monotonic)
 
-    def in_time(self) -> bool:
+    def in_time(self, share: float = 1.0) -> bool:
         """Whether the search may still refine; every setting has its one trial and its confirmation all the same."""
-        return time.monotonic() - self.began_s < self.bench.tune.budget_s
+        return time.monotonic() - self.began_s < share * self.bench.tune.budget_s
 
     def load(self, archive: Path, setting: Setting) -> None:
-        """Make the server serve `archive` with `setting`; what it says it serves is compared with what was asked."""
+        """Make the server serve `archive` with `setting`."""
         if self.loaded == (archive, setting):
             return
         self.bench.server.unload(self.bench.model)
         self.loaded = None
-        self.bench.server.load(
-            archive,
-            self.bench.model,
-            batch_size=setting.batch_size,
-            max_batch_delay_ms=setting.max_batch_delay_ms,
-            workers=setting.workers,
-        )
+        serve(self.bench.server, archive, self.bench.model, setting)
         self.loaded = (archive, setting)
 
     def run(self, archive: Path, setting: Setting, rps: float, purpose: str) -> Trial:
@@ -52,8 +59,10 @@ class Runner:
         return trial
 
     def confirm(self, archive: Path, setting: Setting, rps: float) -> Trial | None:
-        """A longer trial at `rps`, or at nine tenths of it and so on; None where no rate was within the objective."""
-        for _ in range(AGAIN):
+        """A longer trial at `rps`, or at 0.85 of it and so on; None where no rate was within the objective."""
+        for turn in range(AGAIN):
+            if turn >= 2 and not self.in_time(CONFIRM_SHARE):
+                break
             trial = self.run(archive, setting, rps, "confirm")
             if trial.within(self.bench.slo_ms):
                 return trial

@@ -13,7 +13,7 @@ from marline.deploy import Server
 from marline.loadtest import Load, Measurement, Target, invalid_reason, measure, percentile, slo_met
 from marline.tune._batches import Batch, read_batches
 
-DRAIN_S = 30.0
+DRAIN_S, LEAST_TIMEOUT_S = 30.0, 2.0
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -102,7 +102,7 @@ def run_trial(bench: Bench, setting: Setting, rps: float, number: int, purpose: 
         warmup_s=bench.loadtest.warmup_s,
         arrivals=bench.loadtest.arrivals,
         seed=bench.loadtest.seed + number,
-        timeout_s=max(bench.loadtest.timeout_s, 3 * bench.slo_ms / 1e3),  # the tail must be seen beyond the objective
+        timeout_s=max(LEAST_TIMEOUT_S, 3 * bench.slo_ms / 1e3),  # the tail must be seen well beyond the objective
     )
     before = client.describe(bench.model)
     began = time.monotonic()
