@@ -13,7 +13,9 @@ from marline.tune._trial import DEFAULT_BATCH_SIZE, DEFAULT_DELAY_MS, Setting, T
 
 OVERHEAD_BATCH_MS, OVERHEAD_REQUEST_MS = 4.0, 0.4  # HTTP and IPC, fitted on eight TorchServe configurations on two cores
 FIRST = 0.6
-UP, UP_FAST, DOWN = 1.2, 1.6, 0.7
+UP = ((4.0, 2.0), (2.0, 1.5), (0.0, 1.2))  # (slack above, factor)
+DOWN = 0.7
+INVALID = 3  # so many invalid trials in a row end the search for a setting's rate
 BEAT = 1.05  # a gain smaller than this is not looked for
 CLOSE = 1.1  # a bracket this narrow is not worth another trial
 
@@ -75,30 +77,34 @@ def climb(
 ) -> Trial | None:
     """The trial with the highest rate within the objective that at most `steps` trials find; None where none was within.
 
-    Ends early when the bracket [passed, failed] is narrow, when the setting cannot beat `to_beat_rps` any more, or when
-    `in_time` says that further trials are not affordable.
+    Ends early when the bracket [passed, failed] is narrow, when the setting cannot beat `to_beat_rps` any more, when trials
+    stay invalid, or when `in_time` says that further ones are not affordable. Invalid trials do not count as steps.
     """
     best: Trial | None = None
-    low, high, rate = 0.0, math.inf, first_rps
-    for turn in range(steps):
-        if turn and not in_time():
-            break
+    low, high, rate, turn, invalid = 0.0, math.inf, first_rps, 0, 0
+    while turn < steps and invalid < INVALID and (turn + invalid == 0 or in_time()):
         trial = run(setting, rate)
+        if not trial.valid:  # says nothing about the server: again, and at this rate or not at all
+            invalid += 1
+            continue
+        turn, invalid = turn + 1, 0
         if trial.within(slo_ms):
             best, low = trial, rate
-        elif trial.valid:
+        else:
             high = rate
         if high < CLOSE * max(low, to_beat_rps):
             break
-        if trial.valid:
-            rate = next_rate(low, high, to_beat_rps=to_beat_rps, easy=trial.at_percentile_ms < slo_ms / 2)
+        rate = next_rate(low, high, to_beat_rps=to_beat_rps, slack=slo_ms / trial.at_percentile_ms)
     return best
 
 
-def next_rate(low: float, high: float, *, to_beat_rps: float = 0.0, easy: bool) -> float:
-    """The rate to try between one that passed (0: none) and one that failed (inf: none); never one that cannot win."""
+def next_rate(low: float, high: float, *, to_beat_rps: float = 0.0, slack: float = 1.0) -> float:
+    """The rate to try between one that passed (0: none) and one that failed (inf: none); never one that cannot win.
+
+    `slack` is how many times the objective is above what was seen; far below it, steps are longer.
+    """
     if math.isinf(high):
-        return low * (UP_FAST if easy else UP)
+        return low * next(factor for above, factor in UP if slack > above)
     if low == 0:
         return max(high * DOWN, min(BEAT * to_beat_rps, high))
     return math.sqrt(max(low, to_beat_rps) * high)
