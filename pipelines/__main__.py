@@ -14,14 +14,16 @@ def main(words: list[str]) -> int:
         print(f"pipeline: {error}", file=sys.stderr)
         return error.exit_code
 
-    from pipelines.environment import prepare  # noqa: PLC0415 - a wrong request must not wait for Prefect and torch
+    from pipelines.ending import ending_with_us  # noqa: PLC0415 - a wrong request must not wait for Prefect and torch
+    from pipelines.environment import prepare  # noqa: PLC0415 - as above
 
     prepare(config.artifacts)
     from pipelines.lifecycle import lifecycle  # noqa: PLC0415 - as above; also reads the environment just prepared
 
     model = next(word.partition("=")[2] for word in words if word.startswith("model="))
     try:
-        lifecycle(model, [word for word in words if not word.startswith("model=")])
+        with ending_with_us():
+            lifecycle(model, [word for word in words if not word.startswith("model=")])
     except MarlineError as error:
         print(f"\npipeline: {error}", file=sys.stderr)
         return error.exit_code

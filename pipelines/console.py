@@ -54,7 +54,7 @@ class Console:
     def __enter__(self) -> Self:
         self.log.parent.mkdir(parents=True)
         stream: TextIO = self.stack.enter_context(self.log.open("a", buffering=1))
-        self._log_to(stream)
+        self._log_to_file()
         self.stack.enter_context(redirect_stdout(stream))
         self.stack.enter_context(redirect_stderr(stream))
         stages = STAGES[: STAGES.index(self.until) + 1]
@@ -65,15 +65,14 @@ class Console:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.stack.close()
 
-    def _log_to(self, stream: TextIO) -> None:
-        handler = logging.StreamHandler(stream)
+    def _log_to_file(self) -> None:
+        """For good: what Prefect says of a failed flow comes after the block, and the user has our message by then."""
+        handler = logging.FileHandler(self.log)
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         logging.captureWarnings(capture=True)
         warnings.simplefilter("default")
         for logger in (logging.getLogger(), *map(logging.getLogger, ("prefect", "uvicorn", "fastapi", "transformers"))):
-            before = list(logger.handlers)
             logger.handlers = [handler] if not logger.propagate or logger.name == "root" else []
-            self.stack.callback(setattr, logger, "handlers", before)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[Line]:

@@ -6,11 +6,14 @@ Stays in the foreground and starts a run at each time; a scheduled run measures 
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 from cronsim import CronSim, CronSimError
 
 from marline.core import MarlineError, RequestError, read_config
+from pipelines.ending import ending_with_us
 from pipelines.environment import prepare
+from pipelines.server import running
 
 
 def main(words: Sequence[str]) -> int:
@@ -21,24 +24,34 @@ def main(words: Sequence[str]) -> int:
     except MarlineError as error:
         print(f"schedule: {error}", file=sys.stderr)
         return error.exit_code
-    prepare(config.artifacts)
-    from prefect.schedules import Cron  # noqa: PLC0415 - reads the environment just prepared
-
-    from pipelines.lifecycle import lifecycle  # noqa: PLC0415 - as above
-
     model = next(word.partition("=")[2] for word in told if word.startswith("model="))
     settings = [word for word in told if not word.startswith("model=")]
     if not any(word.startswith("fresh=") for word in settings):
         settings.append("fresh=tune")
     print(f"schedule: {config.model} at {cron!r} with {' '.join(settings)}; Ctrl-C ends it", flush=True)
+    try:
+        with ending_with_us(), running(prepare(config.artifacts)):
+            _serve(config.model, cron, {"model": model, "settings": settings})
+    except MarlineError as error:
+        print(f"schedule: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("\nschedule: stopped", file=sys.stderr)
+    return 0
+
+
+def _serve(name: str, cron: str, parameters: dict[str, Any]) -> None:
+    from prefect.schedules import Cron  # noqa: PLC0415 - reads the environment that was prepared
+
+    from pipelines.lifecycle import lifecycle  # noqa: PLC0415 - as above
+
     lifecycle.serve(
-        name=config.model,
+        name=name,
         schedule=Cron(cron, timezone="UTC"),
-        parameters={"model": model, "settings": settings},
+        parameters=parameters,
         limit=1,  # two load tests must never share a machine
         print_starting_message=False,
     )
-    return 0
 
 
 def request(words: Sequence[str]) -> tuple[str, list[str]]:

@@ -1,17 +1,67 @@
 """`python -m pipelines.server [port=4200]`: Prefect's own server and page, with its database in artifacts/.prefect."""
 
 import os
+import socket
+import subprocess
 import sys
-from collections.abc import Sequence
+import time
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import NoReturn
 
-from marline.core import MarlineError, RequestError
+from marline.core import MarlineError, RequestError, StageError
 from pipelines.environment import prepare
+
+READY_S = 120.0
+STOP_S = 20.0
+
+
+@contextmanager
+def running(home: Path) -> Iterator[None]:
+    """Have a server of Prefect's that starts scheduled runs, which its temporary one does not.
+
+    It is the one that PREFECT_API_URL names, else a child of ours on a free port; its log is `server.log` in `home`.
+    """
+    if "PREFECT_API_URL" in os.environ:
+        yield
+        return
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    log = home / "server.log"
+    with log.open("ab") as said:
+        server = subprocess.Popen(_command(port), stdin=subprocess.DEVNULL, stdout=said, stderr=said, start_new_session=True)
+    try:
+        _wait(server, port, log)
+        os.environ["PREFECT_API_URL"] = f"http://127.0.0.1:{port}/api"
+        yield
+    finally:
+        server.terminate()
+        try:
+            server.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            server.kill()
+            server.wait()
+
+
+def _wait(server: subprocess.Popen[bytes], port: int, log: Path) -> None:
+    deadline = time.monotonic() + READY_S
+    while time.monotonic() < deadline and server.poll() is None:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/health", timeout=5):
+                return
+        except OSError:  # not listening yet
+            time.sleep(0.2)
+    raise StageError(f"Prefect's server did not answer within {READY_S:.0f} s; read {log}")
+
+
+def _command(port: int) -> list[str]:
+    return [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
 
 
 def _become(port: int) -> NoReturn:
-    words = ["-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
-    os.execv(sys.executable, [sys.executable, *words])  # noqa: S606 - signals must reach the server itself
+    os.execv(sys.executable, _command(port))  # noqa: S606 - signals must reach the server itself
 
 
 def main(words: Sequence[str]) -> int:

@@ -73,8 +73,9 @@ class Run:
 
     def _take(self, name: str, key: str, work: Callable[[], Manifest], *, refresh: bool) -> Manifest:
         told = STAGE.with_options(name=name, task_run_name=f"{name} {self.config.model}", refresh_cache=refresh)
+        folder = project_root() / told(key, work)
         try:
-            return read_manifest(project_root() / told(key, work))
+            return read_manifest(folder)
         except RequestError:
             if refresh:
                 raise

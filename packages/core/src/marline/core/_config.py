@@ -73,7 +73,7 @@ class ExportConfig(Section):
 class ArchiveConfig(Section):
     """What goes into the archive and its model-config.yaml."""
 
-    version: str = Field(pattern=r"^\d+(\.\d+)*$", description="the model version TorchServe shows", examples=["1.0"])
+    version: str = Field(pattern=r"^\d+(\.\d+)*$", description="the model version TorchServe shows", examples=["1.0.0"])
     handler: str | None = Field(
         description="a handler file that calls handler_factory; null takes models/NAME/handler.py, or the task's",
         examples=["models/digits_cnn/handler.py"],

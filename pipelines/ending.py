@@ -1,0 +1,61 @@
+"""Ends what a process of ours started, when that is killed: `python -I -S ending.py PID`, which needs nothing but Python.
+
+Servers and load generators of ours look after themselves. Prefect's temporary server does not: it is a plain child, and
+after a SIGKILL of its parent it would stay and listen for ever.
+"""
+
+import os
+import select
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+LOOK_S = 0.5
+ORDERLY = b"."
+
+
+@contextmanager
+def ending_with_us() -> Iterator[None]:
+    """While inside, a process looks on that ends our children if we die; at an orderly end they are left to end themselves."""
+    command = [sys.executable, "-I", "-S", __file__, str(os.getpid())]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True) as watcher:
+        try:
+            yield
+        finally:
+            assert watcher.stdin is not None
+            watcher.stdin.write(ORDERLY)
+
+
+def watch(parent: int) -> None:
+    """Note every child of `parent` until our stdin says that it is done (a byte) or dead (the end)."""
+    seen: dict[int, str] = {}
+    while True:
+        for child in _children(parent):
+            seen.setdefault(child, _started(child))
+        if select.select([sys.stdin], [], [], LOOK_S)[0]:
+            break
+    if os.read(sys.stdin.fileno(), 1) != ORDERLY:
+        for pid, started in seen.items():
+            if started and started == _started(pid) and pid != os.getpid():
+                os.kill(pid, signal.SIGTERM)
+
+
+def _children(pid: int) -> Iterator[int]:
+    for thread in Path(f"/proc/{pid}/task").glob("*/children"):
+        with suppress(FileNotFoundError, ProcessLookupError):
+            yield from map(int, thread.read_text().split())
+
+
+def _started(pid: int) -> str:
+    """When a process started, in clock ticks: with its number it is unique; empty where there is none."""
+    with suppress(FileNotFoundError, ProcessLookupError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    return ""
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    watch(int(sys.argv[1]))
