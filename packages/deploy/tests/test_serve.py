@@ -1,0 +1,77 @@
+import os
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from marline.core import Config, RequestError, Section, read_config, seal
+from marline.deploy.serve import servable
+
+OLD, NEW, NEWER = "20260101-000000-0001", "20260102-000000-0002", "20260103-000000-0003"
+
+
+def config_of(*words: str) -> Config:
+    return read_config(["model=digits_cnn", *words]).config
+
+
+def tuned(artifacts: Path, run: str, *, profile: str = "standard", kind: str = "cpu") -> Path:
+    out = artifacts / "digits_cnn" / run / "tune"
+    out.mkdir(parents=True)
+    facts: dict[str, Any] = {"profile": profile, "accelerator": {"kind": kind}}
+    seal(out, model="digits_cnn", config=Section(), inputs=[], facts=facts, started=time.monotonic())
+    return out
+
+
+def test_the_newest_run_is_served(tmp_path: Path) -> None:
+    tuned(tmp_path, OLD)
+    newest = tuned(tmp_path, NEW)
+
+    assert newest == servable(config_of(), tmp_path).folder
+
+
+def test_smoke_and_emulated_runs_are_passed_over(tmp_path: Path) -> None:
+    shippable = tuned(tmp_path, OLD)
+    tuned(tmp_path, NEW, kind="emulated")
+    tuned(tmp_path, NEWER, profile="smoke")
+
+    assert shippable == servable(config_of(), tmp_path).folder
+
+
+def test_a_run_that_is_named_is_served_whatever_it_is(tmp_path: Path) -> None:
+    smoke = tuned(tmp_path, OLD, profile="smoke")
+
+    assert smoke == servable(config_of(f"run={OLD}"), tmp_path).folder
+
+
+def test_without_a_servable_run_the_command_that_makes_one_is_named(tmp_path: Path) -> None:
+    tuned(tmp_path, OLD, profile="smoke")
+
+    with pytest.raises(RequestError, match="nox -s pipeline -- model=digits_cnn, or name a run: run=RUN"):
+        servable(config_of(), tmp_path)
+
+
+def test_a_run_that_does_not_exist_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="stage tune is not finished"):
+        servable(config_of(f"run={OLD}"), tmp_path)
+
+
+def test_the_command_exits_with_two_where_there_is_nothing_to_serve(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "marline.deploy.serve", "model=digits_cnn", f"artifacts={tmp_path}"]
+
+    refused = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+
+    assert (2, "") == (refused.returncode, refused.stdout)
+    assert "Traceback" not in refused.stderr
+
+
+def test_the_state_of_a_server_is_its_owner_s_alone(tmp_path: Path) -> None:
+    code = "from marline.core import write_state; print(write_state('digits_cnn', {'token': 't'}))"
+    env = {**os.environ, "XDG_STATE_HOME": str(tmp_path)}
+
+    shown = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True, timeout=60)
+
+    assert 0o600 == stat.S_IMODE(Path(shown.stdout.strip()).stat().st_mode)
