@@ -1,0 +1,199 @@
+"""Runs of the real pipeline on real TorchServe, in a folder of their own, with a temporary folder of their own.
+
+Test modules cannot import each other, so what they share is here and reaches them as fixtures.
+"""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+
+from marline.core import Manifest, read_manifest
+
+ROOT = Path(__file__).parents[2]
+MODEL = "digits_cnn"
+CHEAP = (  # for runs whose numbers are not the point: three short trials and two confirmations
+    *("profile=smoke", "tune.trial_s=1", "tune.confirm_s=2", "tune.curve_repeats=3", "tune.steps=1"),
+    *("loadtest.warmup_s=0.5", "tune.batch_sizes=[2,4]", "tune.max_batch_delays_ms=[2]"),
+)
+WITHOUT_ARTIFACTS = ("pipelines.new_model", "pipelines.server")
+
+
+@dataclass(frozen=True)
+class Ran:
+    """A finished program."""
+
+    code: int
+    out: str
+    err: str
+    seconds: float
+
+    @property
+    def run(self) -> Path:
+        """The run folder that the pipeline named."""
+        return Path(re.findall(r"^  run +(\S.*)$", self.out, re.MULTILINE)[0])
+
+    @property
+    def cached(self) -> list[str]:
+        """The stages that were taken from an earlier run."""
+        return re.findall(r"^  (\w+) +cached", self.out, re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the programs under test work: the project, their artifacts and their temporary folder."""
+
+    root: Path
+    artifacts: Path
+    temp: Path
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Ours, with every folder a program of the project writes to moved here, and no Java to be found."""
+        paths = [path for path in os.environ["PATH"].split(":") if not Path(path, "java").exists()]
+        state = str(self.temp / "state")
+        return {
+            **os.environ,
+            "PATH": ":".join(paths),
+            "TMPDIR": str(self.temp),
+            "XDG_STATE_HOME": state,
+            "PYTHONUNBUFFERED": "1",
+        }
+
+    @property
+    def servers(self) -> list[Path]:
+        """The folders of running servers."""
+        return sorted(self.temp.glob(f"marline-{os.getuid()}/*"))
+
+    def command(self, module: str, *words: str) -> list[str]:
+        where = [] if module in WITHOUT_ARTIFACTS else [f"artifacts={self.artifacts}"]
+        return [sys.executable, "-m", module, *words, *where]
+
+    def run(self, module: str, *words: str, timeout_s: float = 400) -> Ran:
+        """Run `python -m module words`, in its own session, to its end."""
+        began = time.monotonic()
+        with self.start(module, *words) as process:
+            try:
+                out, err = process.communicate(timeout=timeout_s)
+            finally:
+                end(process)
+        return Ran(process.returncode, out, err, time.monotonic() - began)
+
+    def start(self, module: str, *words: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            self.command(module, *words),
+            cwd=self.root,
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def ours(self) -> list[psutil.Process]:
+        """Every process that has our temporary folder in its environment or command line, this one aside."""
+        return [process for process in psutil.process_iter() if process.pid != os.getpid() and _names(process, self.temp)]
+
+
+def _names(process: psutil.Process, folder: Path) -> bool:
+    try:
+        told = [*process.cmdline(), *process.environ().values()]
+    except (psutil.NoSuchProcess, psutil.AccessDenied):
+        return False
+    return any(str(folder) in word for word in told)
+
+
+def end(process: subprocess.Popen[str]) -> None:
+    """Make sure that a program is over."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
+        if process.poll() is None:
+            process.send_signal(number)
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                continue
+
+
+@pytest.fixture(scope="session")
+def place() -> Iterator[Place]:
+    temp = Path(tempfile.mkdtemp(prefix="marline-e2e-"))  # short: workers' sockets are in it
+    yield Place(ROOT, temp / "artifacts", temp)
+    shutil.rmtree(temp)
+
+
+@pytest.fixture(scope="session")
+def smoke(place: Place) -> Ran:
+    """The one whole run of profile smoke."""
+    return place.run("pipelines", f"model={MODEL}", "profile=smoke")
+
+
+@pytest.fixture(scope="session")
+def pair(place: Place, smoke: Ran) -> dict[str, Ran]:
+    """Two pipelines started at the same moment, the one emulated, the other not."""
+    assert 0 == smoke.code, smoke.err
+    told = {
+        "emulated": [*CHEAP, "profile=standard", "accelerator=rn50_t4_pytorch_eager_amp"],
+        "real": [*CHEAP, "tune.slo_ms=401"],
+    }
+    began = time.monotonic()
+    running = {name: place.start("pipelines", f"model={MODEL}", *words) for name, words in told.items()}
+    ended = {}
+    for name, process in running.items():
+        try:
+            out, err = process.communicate(timeout=300)
+        finally:
+            end(process)
+        ended[name] = Ran(process.returncode, out, err, time.monotonic() - began)
+    return ended
+
+
+@pytest.fixture(scope="session")
+def cheap() -> tuple[str, ...]:
+    return CHEAP
+
+
+@pytest.fixture(scope="session")
+def stage(smoke: Ran) -> Callable[[str], Manifest]:
+    """A finished stage of the smoke run."""
+    assert 0 == smoke.code, smoke.err
+    return lambda name: read_manifest(smoke.run / name)
+
+
+@pytest.fixture(scope="session")
+def until() -> Callable[..., float]:
+    """Wait until something is so; returns how long it took, and fails at the deadline."""
+
+    def wait(true: Callable[[], object], deadline_s: float, what: str) -> float:
+        began = time.monotonic()
+        while not true():
+            assert time.monotonic() - began < deadline_s, f"not within {deadline_s:g} s: {what}"
+            time.sleep(0.1)
+        return time.monotonic() - began
+
+    return wait
+
+
+@pytest.fixture
+def program(place: Place) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Start `python -m module words`; it is ended with the test."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(module: str, *words: str) -> subprocess.Popen[str]:
+        started.append(place.start(module, *words))
+        return started[-1]
+
+    yield start
+    for process in started:
+        with process:
+            end(process)

@@ -1,0 +1,159 @@
+"""However we end, nothing of ours stays: no process, no port, no folder."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from marline.core import read_config
+from marline.deploy import serving
+
+pytestmark = pytest.mark.e2e
+
+DEADLINE_S = 10.0
+HOLD = textwrap.dedent(
+    """
+    import sys, time
+    from pathlib import Path
+    from marline.core import read_config
+    from marline.deploy import serving
+
+    config = read_config(["model=digits_cnn"]).config.deploy
+    with serving(config, Path(sys.argv[1])) as server:
+        server.load(Path(sys.argv[2]), "digits_cnn", batch_size=1, max_batch_delay_ms=100, workers=1)
+        print(server.folder, server.guard.pid, flush=True)
+        if sys.argv[3] == "wait":
+            time.sleep(600)
+        if sys.argv[3] == "raise":
+            raise RuntimeError("inside")
+    """
+)
+
+
+@pytest.fixture
+def hold(place: Any, stage: Any, tmp_path: Path) -> Iterator[Callable[[str], "Held"]]:
+    archived = stage("archive")
+    archive = archived.path(archived.facts["archive"])
+    started: list[subprocess.Popen[str]] = []
+
+    def start(then: str) -> Held:
+        command = [sys.executable, "-c", HOLD, str(tmp_path / "logs"), str(archive), then]
+        process = subprocess.Popen(
+            command,
+            env=place.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            start_new_session=True,
+        )
+        started.append(process)
+        return Held(process)
+
+    yield start
+    for process in started:
+        with process:
+            process.kill()
+
+
+def listening(connections: Iterable[Any]) -> set[int]:
+    """The ports on which somebody waits for connections."""
+    return {found.laddr.port for found in connections if found.status == psutil.CONN_LISTEN}
+
+
+class Held:
+    """A process inside the `serving` context, with a loaded model."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        assert process.stdout is not None
+        folder, guard = process.stdout.readline().split()
+        self.process, self.folder, self.guard = process, Path(folder), int(guard)
+        below = psutil.Process(self.guard).children(recursive=True) if psutil.pid_exists(self.guard) else []
+        self.tree = [*([psutil.Process(self.guard)] if below else []), *below]
+        self.ports = listening(found for one in below for found in one.net_connections("tcp"))
+
+    def processes(self) -> list[int]:
+        named = [one.pid for one in psutil.process_iter(["cmdline"]) if str(self.folder) in " ".join(one.info["cmdline"] or [])]
+        return [*named, *(one.pid for one in self.tree if one.is_running() and one.status() != psutil.STATUS_ZOMBIE)]
+
+    def gone(self) -> bool:
+        return not self.processes() and not self.ports & listening(psutil.net_connections("tcp"))
+
+
+@pytest.mark.parametrize(("then", "code"), [("stop", 0), ("raise", 1)])
+def test_after_the_block_nothing_is_left(hold: Callable[[str], Held], then: str, code: int) -> None:
+    held = hold(then)
+
+    assert code == held.process.wait(60)
+    assert held.gone()
+    assert not held.folder.exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_after_a_signal_to_its_holder_nothing_is_left(
+    hold: Callable[[str], Held], until: Callable[..., float], number: signal.Signals
+) -> None:
+    held = hold("wait")
+    assert len(held.tree) >= 3  # the guard, Java, a worker
+    assert len(held.ports) >= 3
+
+    os.kill(held.process.pid, number)
+
+    held.process.wait(60)
+    until(lambda: held.gone() and not held.folder.exists(), DEADLINE_S, f"{held.processes()} ended, {held.folder} removed")
+
+
+def test_after_a_kill_of_the_guard_java_is_gone_and_the_next_start_removes_the_folder(
+    hold: Callable[[str], Held], until: Callable[..., float]
+) -> None:
+    held = hold("wait")
+
+    os.kill(held.guard, signal.SIGKILL)
+
+    until(held.gone, DEADLINE_S, f"{held.processes()} ended")
+    next_one = hold("stop")
+    assert 0 == next_one.process.wait(60)
+    assert not held.folder.exists()
+
+
+def test_two_servers_do_not_disturb_each_other(stage: Any, tmp_path: Path) -> None:
+    config, archived = read_config(["model=digits_cnn"]).config.deploy, stage("archive")
+    archive, sample = archived.path(archived.facts["archive"]), next(stage("load").path("sample").iterdir())
+    body = sample.read_bytes()
+    with serving(config, tmp_path / "first") as first:
+        first.load(archive, "digits_cnn", batch_size=1, max_batch_delay_ms=100, workers=1)
+        with serving(config, tmp_path / "second") as second:
+            second.load(archive, "digits_cnn", batch_size=4, max_batch_delay_ms=2, workers=1)
+            answers = [server.client.predict("digits_cnn", body, "image/png").body for server in (first, second)]
+            sizes = [server.client.describe("digits_cnn").batch_size for server in (first, second)]  # type: ignore[union-attr]
+        alone = first.client.predict("digits_cnn", body, "image/png")
+
+    assert [1, 4] == sizes
+    assert answers[0] == answers[1] == alone.body
+    assert 200 == alone.status
+
+
+def test_a_pipeline_killed_while_it_tunes_leaves_nothing_and_the_next_run_goes_on_at_tune(
+    place: Any, smoke: Any, cheap: tuple[str, ...], program: Callable[..., subprocess.Popen[str]], until: Callable[..., float]
+) -> None:
+    """The objective is another than the smoke run's: that alone makes tune and report run again, and nothing else."""
+    words = ["model=digits_cnn", *cheap, "tune.slo_ms=402"]
+    killed = program("pipelines", *words)
+    until(
+        lambda: place.servers and any("model_service_worker" in " ".join(one.cmdline()) for one in place.ours()), 120, "tuning"
+    )
+
+    killed.kill()
+
+    until(lambda: not place.ours(), DEADLINE_S, "no process of ours")
+    assert [] == place.servers
+    again = place.run("pipelines", *words)
+    print(f"the run with another objective took {again.seconds:.0f} s")
+    assert (0, "") == (again.code, again.err)
+    assert ["load", "wrap", "export", "archive", "deploy"] == again.cached

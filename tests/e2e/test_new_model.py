@@ -1,0 +1,38 @@
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.e2e
+
+PARTS = ("configs", "models", "loadtests", "pipelines")
+
+
+@pytest.fixture
+def elsewhere(place: Any, tmp_path: Path) -> Any:
+    """A copy of the project's folders, so that a new model does not land in the project."""
+    root = tmp_path / "project"
+    for name in PARTS:
+        shutil.copytree(place.root / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
+    return type(place)(root, tmp_path / "artifacts", place.temp)
+
+
+def test_the_skeleton_runs_untouched_up_to_a_served_archive(elsewhere: Any) -> None:
+    made = elsewhere.run("pipelines.new_model", "name=lamp")
+    ran = elsewhere.run("pipelines", "model=lamp", "profile=smoke", "until=deploy")
+
+    assert (0, "") == (made.code, made.err)
+    assert (0, "") == (ran.code, ran.err)
+    assert "golden pairs equal over HTTP" in ran.out
+    taken = elsewhere.run("pipelines.new_model", "name=lamp")
+    assert 2 == taken.code
+    assert "name=lamp is taken" in taken.err
+
+
+@pytest.mark.parametrize("words", [["name=Two Words"], ["lamp"], []])
+def test_a_name_that_is_none_is_refused_with_an_example(elsewhere: Any, words: list[str]) -> None:
+    refused = elsewhere.run("pipelines.new_model", *words)
+
+    assert (2, "") == (refused.code, refused.out)
+    assert "name=my_model" in refused.err

@@ -1,0 +1,103 @@
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from marline.core import STAGES, Manifest, read_manifest, verify
+
+pytestmark = pytest.mark.e2e
+
+CONFIG = {"batch_size", "max_batch_delay_ms", "workers", "rps", "p50_ms", "p95_ms", "p99_ms", "samples", "slo_met"}
+TRIAL = CONFIG | {"valid", "invalid_reason", "seconds", "errors", "mean_batch"}
+REPORT = {
+    *("schema", "model", "run", "weights", "accelerator", "slo", "default", "chosen", "gain", "trials", "stages"),
+    *("versions", "warnings"),
+}
+
+
+def report_of(run: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((run / "report" / "report.json").read_text())
+    return content
+
+
+def test_a_smoke_run_goes_through_every_stage(smoke: Any) -> None:
+    print(f"smoke took {smoke.seconds:.0f} s")
+
+    assert (0, "") == (smoke.code, smoke.err)
+    assert [] == smoke.cached
+    assert list(STAGES) == re.findall(r"^  (\w+) +\d+\.\d s  ", smoke.out, re.MULTILINE)
+
+
+def test_it_ends_with_a_summary_and_the_report_s_path(smoke: Any) -> None:
+    words = smoke.out.split()
+
+    assert {"weights", "SLO", "default", "chosen", "replicas", "report"} <= set(words)
+    assert str(smoke.run / "report" / "report.html") in words
+    assert all((smoke.run / "report" / f"report.{kind}").stat().st_size for kind in ("json", "md", "html"))
+
+
+def test_the_report_keeps_its_contract(smoke: Any) -> None:
+    report = report_of(smoke.run)
+
+    assert report.keys() >= REPORT
+    assert (1, "digits_cnn", smoke.run.name) == (report["schema"], report["model"], report["run"])
+    assert ("file", "cpu", "auto") == (report["weights"]["kind"], report["accelerator"]["kind"], report["slo"]["origin"])
+    assert report["default"].keys() >= CONFIG
+    assert report["chosen"].keys() >= CONFIG
+    assert all(trial.keys() >= TRIAL for trial in report["trials"])
+    assert list(STAGES[:-1]) == [stage["name"] for stage in report["stages"]][:6]
+    assert report["versions"].keys() >= {"torch", "torchserve", "locust"}
+
+
+def test_the_default_and_six_configurations_were_really_tried(smoke: Any) -> None:
+    report = report_of(smoke.run)
+
+    tried = {(trial["batch_size"], trial["max_batch_delay_ms"]) for trial in report["trials"]}
+    assert {(1, 100), *((size, delay) for size in (2, 4, 8) for delay in (2, 10))} <= tried
+    assert all((smoke.run / "tune" / trial["samples_file"]).is_file() for trial in report["trials"])
+
+
+def test_every_file_of_the_run_is_the_one_that_was_made(smoke: Any) -> None:
+    for name in STAGES:
+        verify(read_manifest(smoke.run / name))
+
+
+def test_an_identical_run_does_no_stage_again_and_says_the_same(smoke: Any, place: Any) -> None:
+    again = place.run("pipelines", "model=digits_cnn", "profile=smoke")
+    print(f"the identical run took {again.seconds:.1f} s")
+
+    first, second = report_of(smoke.run), report_of(again.run)
+    assert (0, list(STAGES[:-1])) == (again.code, again.cached)
+    assert again.run == (again.run.parent / "latest").resolve()
+    assert {smoke.run.name} == {(again.run / name).resolve().parent.name for name in STAGES[:-1]}
+    for key in ("chosen", "default", "gain", "slo", "trials", "weights"):
+        assert first[key] == second[key]
+
+
+def test_a_damaged_archive_in_the_cache_is_noticed_and_made_again(stage: Callable[[str], Manifest], place: Any) -> None:
+    archived = stage("archive")
+    file = archived.path(archived.facts["archive"])
+    whole = file.read_bytes()
+    file.write_bytes(whole[: len(whole) // 2])
+    try:
+        again = place.run("pipelines", "model=digits_cnn", "profile=smoke", "until=archive")
+    finally:
+        file.write_bytes(whole)
+
+    assert (0, "") == (again.code, again.err)
+    assert ["load", "wrap", "export"] == again.cached
+    assert "its sha256 differs; doing it again" in " ".join(again.out.split())
+    assert whole == (again.run / "archive" / file.name).read_bytes()
+
+
+def test_an_emulated_run_says_so_everywhere_and_is_not_served(pair: dict[str, Any], place: Any) -> None:
+    run = pair["emulated"].run
+
+    assert "emulated" == report_of(run)["accelerator"]["kind"]
+    assert all("EMULATED" in (run / "report" / f"report.{kind}").read_text() for kind in ("json", "md", "html"))
+    refused = place.run("marline.deploy.serve", "model=digits_cnn")
+    assert 2 == refused.code
+    assert "neither of profile smoke nor emulated" in refused.err

@@ -1,0 +1,91 @@
+import json
+import shlex
+import shutil
+import signal
+import stat
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.e2e
+
+START_S = 60.0
+
+
+@dataclass(frozen=True)
+class Served:
+    """A server in the foreground, and what it has said so far."""
+
+    process: subprocess.Popen[str]
+    said: list[str]
+    state: Path
+
+
+@pytest.fixture(scope="module")
+def served(place: Any, smoke: Any) -> Iterator[Served]:
+    """The smoke run, served by name."""
+    assert 0 == smoke.code, smoke.err
+    process = place.start("marline.deploy.serve", "model=digits_cnn", f"run={smoke.run.name}")
+    with process:
+        said = [process.stdout.readline()]
+        said.append(process.stdout.readline() if said[0] else process.stderr.read())
+        state = next(iter((place.temp / "state").rglob("digits_cnn.json")), Path("none"))
+        yield Served(process, said, state)
+        process.kill()
+
+
+def test_a_smoke_run_is_not_served_unless_it_is_named(place: Any, smoke: Any) -> None:
+    refused = place.run("marline.deploy.serve", "model=digits_cnn")
+
+    assert (2, "") == (refused.code, refused.out)
+    assert "name a run: run=RUN" in refused.err
+
+
+def test_it_says_what_is_served_and_how_to_ask(served: Served, smoke: Any) -> None:
+    assert served.said[0].startswith(f"serving digits_cnn of run {smoke.run.name}, batch_size ")
+    assert "Ctrl-C stops it" in served.said[0]
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl on this machine")
+def test_the_curl_line_works_as_it_is_pasted(served: Served) -> None:
+    done = subprocess.run(shlex.split(served.said[1]), capture_output=True, text=True, check=True, timeout=30)
+
+    assert {"digit", "probability"} == json.loads(done.stdout)["output"].keys()
+
+
+def test_the_token_is_in_files_of_the_owner_only(served: Served) -> None:
+    token = json.loads(served.state.read_text())["token"]
+
+    assert token
+    assert token not in "".join(served.said)
+    for file in (served.state, served.state.with_suffix(".curl")):
+        assert 0o600 == stat.S_IMODE(file.stat().st_mode)
+
+
+def test_a_load_test_finds_it(served: Served, place: Any) -> None:
+    words = ["model=digits_cnn", "loadtest.rps=20", "loadtest.seconds=2", "loadtest.warmup_s=0.5"]
+
+    shown = place.run("marline.loadtest", *words)
+
+    assert "latency from due" in shown.out, shown.err
+    assert "100.0%" in next(line for line in shown.out.splitlines() if "answered 200" in line)
+    assert (shown.code == 0) == ("valid              yes" in shown.out)
+
+
+def test_ctrl_c_ends_it_without_a_trace_and_a_load_test_then_names_the_command(served: Served, place: Any) -> None:
+    began = time.monotonic()
+    served.process.send_signal(signal.SIGINT)
+
+    assert 0 == served.process.wait(30)
+    print(f"stopped after {time.monotonic() - began:.1f} s")
+    assert not served.state.exists()
+    assert not served.state.with_suffix(".curl").exists()
+    assert [] == place.servers
+    refused = place.run("marline.loadtest", "model=digits_cnn")
+    assert 2 == refused.code
+    assert "nox -s serve -- model=digits_cnn" in refused.err
