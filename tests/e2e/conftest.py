@@ -135,7 +135,7 @@ def place() -> Iterator[Place]:
 @pytest.fixture(scope="session")
 def smoke(place: Place) -> Ran:
     """The one whole run of profile smoke."""
-    return place.run("pipelines", f"model={MODEL}", "profile=smoke")
+    return place.run("pipelines", f"model={MODEL}", "profile=smoke", "tune.steps=2")
 
 
 @pytest.fixture(scope="session")

@@ -101,12 +101,12 @@ def test_a_branch_that_only_a_golden_pair_takes_is_found_too(run: Export) -> Non
 
 
 def test_a_model_that_answers_nan_is_refused(run: Export) -> None:
-    with pytest.raises(StageError, match=r"the handler refuses the sample 100\.png: .*ValueError in the handler"):
+    with pytest.raises(StageError, match=r"the sample 100\.png gets no answer: ValueError"):
         run(NET.format("return (x - 5).log()"))
 
 
 def test_a_model_that_fails_on_a_sample_says_on_which_and_why(run: Export) -> None:
-    with pytest.raises(StageError, match=r"the model fails on the sample 100\.png: RuntimeError: mat1 and mat2"):
+    with pytest.raises(StageError, match=r"the sample 100\.png gets no answer: RuntimeError: mat1 and mat2"):
         run(NET.format("return x @ torch.ones(3, 3)"))
 
 

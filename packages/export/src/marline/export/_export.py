@@ -64,12 +64,12 @@ def _golden(instance: Any, base: nn.Module, samples: Sequence[Path]) -> tuple[li
 
 def _answer(instance: Any, request: bytes, name: str) -> Any:
     context = FakeContext(Path())
-    try:
-        text = instance.handle([{"body": request}], context)[0]
-    except Exception as error:  # the model is code of anyone's
-        raise StageError(f"the model fails on the sample {name}: {type(error).__name__}: {error}") from error
+    text = instance.handle([{"body": request}], context)[0]
     if context.statuses:
-        raise StageError(f"the handler refuses the sample {name}: {text}; see load.samples and the handler's preprocess")
+        why = f"{type(instance.error).__name__}: {instance.error}"
+        raise StageError(
+            f"the sample {name} gets no answer: {why}; see load.samples, the handler and the model"
+        ) from instance.error
     return json.loads(text)
 
 

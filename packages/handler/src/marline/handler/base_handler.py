@@ -89,6 +89,7 @@ class SharedHandler(BaseHandler):  # type: ignore[misc]  # TorchServe has no typ
     batch_log: Any = None
     emulation: EmulatedDevice | None = None
     example: tuple[torch.Tensor, Any] | None = None
+    error: Exception | None = None  # the newest, for whoever runs a handler outside a server
 
     def initialize(self, context: Any) -> None:
         """Called once by TorchServe in each worker; whatever it raises ends the deployment."""
@@ -141,12 +142,13 @@ class SharedHandler(BaseHandler):  # type: ignore[misc]  # TorchServe has no typ
     def _outputs(self, samples: Mapping[int, torch.Tensor], answers: list[str], context: Any) -> dict[int, Any]:
         """The outputs of all samples as one batch; where the model refuses the batch, of each that it does not refuse alone."""
         outputs: dict[int, Any] = {}
-        try:
-            return dict(zip(samples, self.inference(list(samples.values())), strict=True)) if samples else outputs
-        except (MemoryError, torch.OutOfMemoryError):
-            raise  # TorchServe answers 507; smaller batches are the operator's decision
-        except Exception:
-            logger.warning("a batch of %d failed; its samples are tried one by one", len(samples), exc_info=True)
+        if len(samples) > 1:
+            try:
+                return dict(zip(samples, self.inference(list(samples.values())), strict=True))
+            except (MemoryError, torch.OutOfMemoryError):
+                raise
+            except Exception:
+                logger.warning("a batch of %d failed; its samples are tried one by one", len(samples), exc_info=True)
         for index, sample in samples.items():
             with self._own_error(index, answers, context):
                 outputs[index] = self.inference([sample])[0]
@@ -165,9 +167,13 @@ class SharedHandler(BaseHandler):  # type: ignore[misc]  # TorchServe has no typ
     def _own_error(self, index: int, answers: list[str], context: Any) -> Iterator[None]:
         try:
             yield
+        except (MemoryError, torch.OutOfMemoryError):
+            raise  # TorchServe answers 507; a smaller batch is the operator's decision
         except BadRequestError as error:
+            self.error = error
             code, phrase, kind, text = 400, "Bad Request", "BadRequest", str(error)
         except Exception as error:  # whatever a model's own function raises is this sample's failure, not the batch's
+            self.error = error
             logger.exception("sample %d of a batch failed", index)
             code, phrase, kind, text = 500, "Internal Server Error", "HandlerError", f"{type(error).__name__} in the handler"
         else:
