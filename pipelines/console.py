@@ -30,7 +30,6 @@ class Line:
     terminal: Terminal
     name: str
     began: float = field(default_factory=time.monotonic)
-    said: str = ""
 
     def say(self, text: str) -> None:
         """Something the user must know before the stage is done."""
@@ -99,7 +98,12 @@ class Console:
                     line.say(text)
 
             with listening(listener):
-                yield line
+                try:
+                    yield line
+                except BaseException:
+                    after = f"{time.monotonic() - line.began:6.1f} s"
+                    self.terminal.print(f"  [red]{name:<8}[/] {after}  not finished; all that was said is in {self.log}")
+                    raise
 
     def summarise(self, manifest: Manifest) -> None:
         """The table a run ends with."""

@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 from marline.archive import archive, describe
-from marline.core import MarlineError, main, newest, project_root
+from marline.core import MarlineError, accelerator_of, main, newest, project_root
 from marline.handler import handler_of
 
 if sys.argv[1:] and sys.argv[1].startswith("inspect="):
@@ -22,7 +22,7 @@ main(
         newest(project_root() / config.artifacts, config.model, "wrap"),
         newest(project_root() / config.artifacts, config.model, "export"),
         handler_of(project_root(), config.model, config.load.task, config.archive.handler),
-        "gpu" if config.accelerator == "cuda" else "cpu",
+        accelerator_of(config, project_root()).device,
         out,
     ),
     "archive",
