@@ -143,3 +143,13 @@ def test_a_configured_objective_is_taken_as_it_is() -> None:
     config = read_config(["model=digits_cnn", "tune.slo_ms=7.5", "tune.percentile=95"]).config
 
     assert {"percentile": 95, "ms": 7.5, "origin": "config"} == slo_of(config, [])
+
+
+def test_a_rate_that_nothing_bounds_is_called_a_lower_bound(
+    runner: Any, archive: Path, curve: Sequence[Point], tmp_path: Path
+) -> None:
+    _, _, warnings = _choose(runner(lambda _: 1e9), archive, curve, tmp_path)
+
+    assert 2 == len(warnings)
+    assert warnings[0].startswith("TorchServe's default may carry more than ")
+    assert warnings[1].startswith("the chosen one may carry more than ")

@@ -110,7 +110,8 @@ def _choose(runner: Runner, archive: Path, curve: Sequence[Point], out: Path) ->
         return default_verdict, default_verdict, [f"{lost}: the default is kept"]
     if confirmed is not None and tried.offered_rps <= confirmed.offered_rps:
         return default_verdict, default_verdict, [_not_better(tried, confirmed, slo_ms)]
-    warnings = [] if confirmed else [f"TorchServe's default met no tried rate within {slo_ms:g} ms, so no gain can be stated"]
+    none = [] if confirmed else [f"TorchServe's default held no rate within {slo_ms:g} ms, so no gain can be stated"]
+    warnings = [*none, *_open_ended(runner, "TorchServe's default", confirmed), *_open_ended(runner, "the chosen one", tried)]
     return default_verdict, (winner.setting, _config(runner, winner.setting, tried)), warnings
 
 
@@ -123,8 +124,23 @@ def _config(runner: Runner, setting: Setting, confirmed: Trial | None) -> dict[s
     return found if confirmed else {**found, "rps": 0.0, "slo_met": False}
 
 
+def _open_ended(runner: Runner, name: str, confirmed: Trial | None) -> list[str]:
+    """A rate that no failing trial bounds is a lower bound, and must be called one."""
+    if confirmed is None:
+        return []
+    higher = [
+        trial for trial in runner.trials if trial.setting == confirmed.setting and trial.offered_rps > confirmed.offered_rps
+    ]
+    if any(trial.valid and not trial.within(runner.bench.slo_ms) for trial in higher):
+        return []
+    why = "trials at more were invalid" if any(not trial.valid for trial in higher) else "no higher rate was seen to miss it"
+    return [f"{name} may carry more than {confirmed.offered_rps:.1f} req/s within the objective: {why}"]
+
+
 def _nothing_better(runner: Runner, confirmed: Trial | None) -> str:
     slo_ms = runner.bench.slo_ms
+    if confirmed is None and any(trial.within(slo_ms) for trial in runner.trials):
+        return f"no rate held within {slo_ms:g} ms in a longer trial; the machine may be busy, or tune.slo_ms too low"
     if confirmed is None:
         lowest = min(trial.at_percentile_ms for trial in runner.trials)
         seen = f"the lowest p{runner.bench.tune.percentile:g} seen was {lowest:.0f} ms"
