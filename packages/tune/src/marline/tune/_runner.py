@@ -8,7 +8,7 @@ from marline.core import progress
 from marline.deploy import Server
 from marline.tune._trial import Bench, Setting, Trial, run_trial
 
-AGAIN = 4  # how often a confirmation may be repeated or step down before the rate counts as not found; twice at any rate
+AGAIN, SURE = 5, 3  # trials in which a confirmation may look for a rate that holds, and those it gets whatever the time
 STEP_DOWN = 0.85
 CONFIRM_SHARE = 1.5  # confirmations may take half the budget again
 
@@ -58,13 +58,16 @@ class Runner:
         self.trials.append(trial)
         return trial
 
-    def confirm(self, archive: Path, setting: Setting, rps: float) -> Trial | None:
-        """A longer trial at `rps`, or at 0.85 of it and so on; None where no rate was within the objective."""
+    def confirm(self, archive: Path, setting: Setting, rps: float, to_beat_rps: float = 0.0) -> Trial | None:
+        """A longer trial at `rps`, or at 0.85 of it and so on, while above `to_beat_rps`; None where no rate held."""
+        repeated = False
         for turn in range(AGAIN):
-            if turn >= 2 and not self.in_time(CONFIRM_SHARE):
+            if rps <= to_beat_rps or (turn >= SURE and not self.in_time(CONFIRM_SHARE)):
                 break
             trial = self.run(archive, setting, rps, "confirm")
             if trial.within(self.bench.slo_ms):
                 return trial
-            rps *= STEP_DOWN if trial.valid else 1.0
+            if trial.valid or repeated:  # a trial that stays invalid may be so because this rate is too much
+                rps *= STEP_DOWN
+            repeated = not trial.valid
         return None

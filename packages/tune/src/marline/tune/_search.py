@@ -5,7 +5,7 @@ the 99th percentile carries about 0.6 of that. Everything after the first trial 
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from marline.core import TuneConfig
 from marline.tune._curve import Point
@@ -56,13 +56,19 @@ def search(
     """
     best: dict[Setting, Trial] = {}
     for setting in sorted(settings, key=lambda one: -capacity_rps(curve, one)):
-        capacity = capacity_rps(curve, setting)
+        capacity = capacity_rps(curve, setting) * calibration(best, curve)
         first = max(FIRST * capacity, min(BEAT * to_beat_rps, capacity))
         found = climb(setting, first, slo_ms, steps, to_beat_rps, run, in_time=in_time)
         if found is not None:
             best[setting] = found
             to_beat_rps = max(to_beat_rps, found.offered_rps)
     return best
+
+
+def calibration(best: Mapping[Setting, Trial], curve: Sequence[Point]) -> float:
+    """By how much the capacity formula has been exceeded so far; 1 where it was not: its overheads are another machine's."""
+    exceeded = (trial.offered_rps / capacity_rps(curve, setting) for setting, trial in best.items())
+    return max(1.0, *exceeded) if best else 1.0
 
 
 def climb(

@@ -15,7 +15,7 @@ from marline.handler import read_golden
 from marline.loadtest import measuring
 from marline.tune._curve import Point, service_curve
 from marline.tune._runner import Runner, serve
-from marline.tune._search import FIRST, capacity_rps, climb, default_of, grid, search
+from marline.tune._search import FIRST, calibration, capacity_rps, climb, default_of, grid, search
 from marline.tune._trial import Bench, Setting, Trial
 
 SLO_FACTOR, SLO_FLOOR_MS = 5.0, 50.0
@@ -37,7 +37,7 @@ def tune(config: Config, accelerator: Accelerator, inputs: Sequence[Manifest], o
         curve = service_curve(server, archive, config.model, payloads, max(config.tune.batch_sizes), config.tune.curve_repeats)
         slo = slo_of(config, curve)
         bench = Bench(server, config.model, payloads, config.tune, config.loadtest, slo["ms"], out, logs)
-        runner = Runner(bench, expected=2 * config.tune.steps + len(grid(config.tune)) + 2)
+        runner = Runner(bench, expected=2 * config.tune.steps + len(grid(config.tune)) + 4)
         default, chosen, warnings = _choose(runner, archive, curve, out)
         file, sha256 = _tuned_archive(archive, chosen[0], out)
         if accelerator.kind != "emulated":
@@ -95,21 +95,23 @@ def _choose(runner: Runner, archive: Path, curve: Sequence[Point], out: Path) ->
     config, slo_ms = runner.bench.tune, runner.bench.slo_ms
     default = default_of(config)
     run = partial(runner.run, archive, purpose="search")
-    first = climb(default, FIRST * capacity_rps(curve, default), slo_ms, config.steps, 0.0, run, in_time=runner.in_time)
-    to_beat = first.offered_rps if first else 0.0
-    best = search(grid(config), curve, slo_ms, config.steps, run, to_beat_rps=to_beat, in_time=runner.in_time)
+    best = search(grid(config), curve, slo_ms, config.steps, run, in_time=runner.in_time)
+    # The default comes last: Java has compiled its hot paths by then, which it had not for the first candidates.
+    begin_rps = FIRST * capacity_rps(curve, default) * calibration(best, curve)
+    first = climb(default, begin_rps, slo_ms, config.steps, 0.0, run)
     confirmed = runner.confirm(archive, default, first.offered_rps) if first else None
     default_verdict = (default, _config(runner, default, confirmed))
-    if not best:
+    carried = confirmed.offered_rps if confirmed else 0.0
+    if max((trial.offered_rps for trial in best.values()), default=0.0) <= carried:
         return default_verdict, default_verdict, [_nothing_better(runner, confirmed)]
     winner = max(best.values(), key=lambda trial: trial.offered_rps)
     file, _ = _tuned_archive(archive, winner.setting, out)
-    tried = runner.confirm(file, winner.setting, winner.offered_rps)
+    tried = runner.confirm(file, winner.setting, winner.offered_rps, carried)
     if tried is None:
-        lost = f"{_told(winner.setting)} was the best in the search, but a longer trial found no rate within {slo_ms:g} ms"
+        lost = (
+            f"{_told(winner.setting)} was the best in the search, but longer trials found no better rate within {slo_ms:g} ms"
+        )
         return default_verdict, default_verdict, [f"{lost}: the default is kept"]
-    if confirmed is not None and tried.offered_rps <= confirmed.offered_rps:
-        return default_verdict, default_verdict, [_not_better(tried, confirmed, slo_ms)]
     none = [] if confirmed else [f"TorchServe's default held no rate within {slo_ms:g} ms, so no gain can be stated"]
     warnings = [*none, *_open_ended(runner, "TorchServe's default", confirmed), *_open_ended(runner, "the chosen one", tried)]
     return default_verdict, (winner.setting, _config(runner, winner.setting, tried)), warnings
