@@ -14,9 +14,9 @@ from marline.archive import Serving, from_yaml, read_mar, to_yaml
 from marline.core import read_config
 from marline.deploy import Server
 from marline.tune import Point, Setting, Trial
-from marline.tune._runner import AGAIN, STEP_DOWN, Runner
+from marline.tune._runner import AGAIN, CONFIRM_AT, STEP_DOWN, Runner
 from marline.tune._trial import Bench
-from marline.tune._tune import _choose, slo_of
+from marline.tune._tune import _choose, _open_ended, slo_of
 
 WORDS = ["model=digits_cnn", "tune.batch_sizes=[4,8]", "tune.max_batch_delays_ms=[2]", "tune.steps=6"]
 SLO_MS = 50.0
@@ -117,7 +117,7 @@ def test_a_winner_that_a_longer_trial_does_not_confirm_is_not_chosen(
     )
 
     assert default == chosen
-    assert "a longer trial found no rate within 50 ms" in warning
+    assert "longer trials found no better rate within 50 ms" in warning
 
 
 def test_a_confirmation_steps_down_a_few_times_and_then_gives_up(runner: Any, archive: Path) -> None:
@@ -127,7 +127,7 @@ def test_a_confirmation_steps_down_a_few_times_and_then_gives_up(runner: Any, ar
     lost = runner(lambda _: 1.0)
 
     assert found is not None
-    assert pytest.approx(95.0 * STEP_DOWN**2) == found.offered_rps
+    assert pytest.approx(95.0 * CONFIRM_AT * STEP_DOWN) == found.offered_rps
     assert lost.confirm(archive, Setting(8, 2, 1), 95.0) is None
     assert AGAIN == len(lost.trials)
 
@@ -145,11 +145,14 @@ def test_a_configured_objective_is_taken_as_it_is() -> None:
     assert {"percentile": 95, "ms": 7.5, "origin": "config"} == slo_of(config, [])
 
 
-def test_a_rate_that_nothing_bounds_is_called_a_lower_bound(
-    runner: Any, archive: Path, curve: Sequence[Point], tmp_path: Path
-) -> None:
-    _, _, warnings = _choose(runner(lambda _: 1e9), archive, curve, tmp_path)
+def test_a_rate_that_nothing_bounds_is_called_a_lower_bound(runner: Any, archive: Path) -> None:
+    used, setting = runner(lambda _: 100.0), Setting(8, 2, 1)
 
-    assert 2 == len(warnings)
-    assert warnings[0].startswith("TorchServe's default may carry more than ")
-    assert warnings[1].startswith("the chosen one may carry more than ")
+    confirmed = used.confirm(archive, setting, 60.0)
+    open_ended = _open_ended(used, "the chosen one", confirmed)
+    used.run(archive, setting, 99.0, "search")
+
+    assert [
+        "the chosen one may carry more than 51.0 req/s within the objective: no higher rate was seen to miss it"
+    ] == open_ended
+    assert [] == _open_ended(used, "the chosen one", confirmed)

@@ -8,8 +8,9 @@ from marline.core import progress
 from marline.deploy import Server
 from marline.tune._trial import Bench, Setting, Trial, run_trial
 
-AGAIN, SURE = 5, 3  # trials in which a confirmation may look for a rate that holds, and those it gets whatever the time
-STEP_DOWN = 0.85
+AGAIN, SURE = 5, 4  # trials in which a confirmation may look for a rate that holds, and those it gets whatever the time
+STEP_DOWN = 0.75
+CONFIRM_AT = 0.85  # of the rate the search found: at the edge itself one hiccup of the machine queues for seconds
 CONFIRM_SHARE = 1.5  # confirmations may take half the budget again
 
 
@@ -59,7 +60,8 @@ class Runner:
         return trial
 
     def confirm(self, archive: Path, setting: Setting, rps: float, to_beat_rps: float = 0.0) -> Trial | None:
-        """A longer trial at `rps`, or at 0.85 of it and so on, while above `to_beat_rps`; None where no rate held."""
+        """A longer trial just below `rps`, or at 3/4 of that and so on, while above `to_beat_rps`; None where no rate held."""
+        rps *= CONFIRM_AT
         repeated = False
         for turn in range(AGAIN):
             if rps <= to_beat_rps or (turn >= SURE and not self.in_time(CONFIRM_SHARE)):
