@@ -41,7 +41,7 @@ class OpenLoop(User):
         try:
             self._play()
             self.environment.process_exit_code = 0
-        except Exception:
+        except Exception:  # locust would swallow it: the log and the exit code must not
             logging.getLogger(__name__).exception("the schedule was not played to its end")
         finally:
             self.environment.runner.quit()

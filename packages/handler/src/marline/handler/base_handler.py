@@ -147,7 +147,7 @@ class SharedHandler(BaseHandler):  # type: ignore[misc]  # TorchServe has no typ
                 return dict(zip(samples, self.inference(list(samples.values())), strict=True))
             except (MemoryError, torch.OutOfMemoryError):
                 raise
-            except Exception:
+            except Exception:  # the model is anyone's code; which sample it cannot take is found out below
                 logger.warning("a batch of %d failed; its samples are tried one by one", len(samples), exc_info=True)
         for index, sample in samples.items():
             with self._own_error(index, answers, context):
