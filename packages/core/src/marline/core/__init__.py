@@ -4,6 +4,7 @@ from marline.core._accelerator import Accelerator, accelerator_of
 from marline.core._config import (
     STAGES,
     ArchiveConfig,
+    Component,
     Config,
     DeployConfig,
     ExportConfig,
@@ -29,6 +30,7 @@ from marline.core._errors import (
     WorkerError,
 )
 from marline.core._layers import Loaded, flatten, known_models, project_root, read_config, service_curves
+from marline.core._located import located
 from marline.core._main import main
 from marline.core._manifest import Manifest, Output, read_manifest, seal, verify, write_json
 from marline.core._progress import listening, progress
@@ -40,6 +42,7 @@ __all__ = [
     "Accelerator",
     "ArchiveConfig",
     "ArchiveError",
+    "Component",
     "Config",
     "DeployConfig",
     "ExportConfig",
@@ -73,6 +76,7 @@ __all__ = [
     "json_sha256",
     "known_models",
     "listening",
+    "located",
     "machine",
     "main",
     "new_run",

@@ -9,8 +9,29 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from marline.core._located import located
+
 Stage = Literal["load", "wrap", "export", "archive", "deploy", "tune", "report"]
 STAGES: tuple[Stage, ...] = ("load", "wrap", "export", "archive", "deploy", "tune", "report")
+
+Task = Literal[
+    "auto",
+    "audio-classification",
+    "automatic-speech-recognition",
+    "feature-extraction",
+    "fill-mask",
+    "image-classification",
+    "image-feature-extraction",
+    "image-segmentation",
+    "mask-generation",
+    "object-detection",
+    "question-answering",
+    "text-classification",
+    "text-generation",
+    "token-classification",
+    "video-classification",
+    "voice-activity-detection",
+]  # Hugging Face's names
 
 
 class Section(BaseModel):
@@ -23,31 +44,67 @@ class LoadConfig(Section):
     """Where the model comes from."""
 
     source: str = Field(
-        pattern=r"^(torchvision:\w+|python:[^:]+\.py:\w+)$",
-        description="torchvision:NAME, or python:FILE.py:FUNCTION for code of your own",
+        pattern=r"^(torchvision:\w+|timm:[\w.\-]+|python:[^:]+\.py:\w+|torchscript:\S+\.(pt|pth|jit)|hf:[\w.\-]+(/[\w.\-]+)?(@\S+)?"
+        r"|package:\w+/\S*|\.{0,2}/\S*)$",
+        description="torchvision:NAME, timm:NAME, hf:ORG/NAME@REVISION, a folder (./NAME, or package:NAME/FOLDER inside an "
+        "installed Python package), torchscript:FILE.pt, or python:FILE.py:FUNCTION for code of your own",
         examples=["torchvision:resnet50"],
     )
-    weights: str = Field(description="auto, published, random, or a .safetensors file that exists", examples=["auto"])
+    weights: str = Field(
+        description="auto, published, random, or a file of weights that exists: .safetensors, or with load.allow_pickle=true "
+        "one of .pt, .pth, .bin",
+        examples=["auto"],
+    )
     seed: int = Field(ge=0, description="seeds random weights", examples=[0])
-    task: Literal["image-classification"] = Field(description="what the model answers", examples=["image-classification"])
-    init_kwargs: dict[str, Any] = Field(description="keyword arguments of the source's function", examples=["{}"])
+    task: Task = Field(description="what the model answers; auto asks the source", examples=["image-classification"])
+    init_kwargs: dict[str, Any] = Field(description="keyword arguments of the source's function or class", examples=["{}"])
+    torch_dtype: Literal["auto", "float32", "float16", "bfloat16"] = Field(
+        description="auto keeps the type in which the weights were saved", examples=["auto"]
+    )
+    device_map: str | dict[str, int | str] | None = Field(
+        description="where Hugging Face's accelerate puts the layers, null for the CPU", examples=["auto"]
+    )
+    offload_folder: str | None = Field(description="takes layers that device_map sends to disk", examples=["null"])
+    max_shard_size: str = Field(pattern=r"^\d+(\.\d+)?(KB|MB|GB)$", description="larger weights are split", examples=["5GB"])
+    trust_remote_code: bool = Field(
+        description="run the repository's own Python code; needs a 40-hex revision or a local folder", examples=["false"]
+    )
+    allow_pickle: bool = Field(
+        description="read pickled weights, through torch's weights_only=True", examples=["false"]
+    )
+    rename: dict[str, str] = Field(
+        description="regular expressions and their replacements, applied in order to the keys of foreign weights",
+        examples=["{}"],
+    )
     samples: str | None = Field(
-        description="a folder of images to use in place of the shipped samples", examples=["models/digits_cnn/samples"]
+        description="a file, or a folder of files, to use in place of the shipped samples", examples=["models/digits_cnn/samples"]
     )
 
     @field_validator("weights")
     @classmethod
     def _weights_exist(cls, value: str) -> str:
-        if value not in {"auto", "published", "random"} and not (value.endswith(".safetensors") and Path(value).is_file()):
-            raise ValueError("there is no such .safetensors file")
+        if value in {"auto", "published", "random"}:
+            return value
+        if not value.endswith((".safetensors", ".pt", ".pth", ".bin")) or not located(value).is_file():
+            raise ValueError("there is no such file of weights")
         return value
 
     @field_validator("samples")
     @classmethod
     def _samples_exist(cls, value: str | None) -> str | None:
-        if value is not None and not Path(value).is_dir():
-            raise ValueError("there is no such folder")
+        if value is not None and not located(value).exists():
+            raise ValueError("there is no such file or folder")
         return value
+
+
+class Component(Section):
+    """One kind of layer to replace."""
+
+    path: str = Field(
+        description="names of layers, * for one part of a name", examples=["vision_encoder.layers.*.attn"]
+    )
+    layer: str = Field(pattern=r"^[^:]+\.py:\w+$", description="FILE.py:CLASS", examples=["models/sam_tiny/split.py:SplitAttention"])
+    kwargs: dict[str, Any] = Field(default={}, description="arguments of the class that cannot be found", examples=["{}"])
 
 
 class WrapConfig(Section):
@@ -57,6 +114,16 @@ class WrapConfig(Section):
         pattern=r"^https?://[^/\s@]+(/\S*)?$", description="an http(s) address, or null to report nothing", examples=["null"]
     )
     detail: Literal["minimal", "full"] = Field(description="minimal, or full to add error texts", examples=["minimal"])
+    sample_rate: float = Field(gt=0, le=1, description="the share of calls that is reported", examples=[1.0])
+    methods: tuple[str, ...] = Field(
+        description="methods to track beside forward and generate, where the model has them", examples=["[get_text_features]"]
+    )
+    components: tuple[Component, ...] = Field(description="layers to replace by layers of your own", examples=["[]"])
+    push: bool = Field(description="upload the repository to the hub", examples=["false"])
+    repository: str | None = Field(
+        pattern=r"^[\w.\-]+/[\w.\-]+$", description="ORG/NAME on the hub, for wrap.push=true", examples=["me/my-model"]
+    )
+    private: bool = Field(description="whether the uploaded repository is private", examples=["true"])
 
 
 class ExportConfig(Section):

@@ -96,7 +96,7 @@ def _files(root: Path, told: Mapping[str, Any]) -> list[str]:
     if not model:
         raise RequestError(f"no model is named; write model=NAME with one of {', '.join(names)}, or model=torchvision:NAME")
     files = ["default.yaml"]
-    if ":" not in model:
+    if not _is_source(model):
         _one_of("model", model, names, "or a source such as model=torchvision:resnet18")
         files.append(f"models/{model}.yaml")
     profiles = sorted(file.stem for file in (root / "configs" / "profiles").glob("*.yaml"))
@@ -104,12 +104,18 @@ def _files(root: Path, told: Mapping[str, Any]) -> list[str]:
     return [*files, f"profiles/{profile}.yaml"]
 
 
+def _is_source(model: str) -> bool:
+    """Whether `model=` says where the model comes from in place of a name: `hf:ORG/NAME@REVISION`, `./folder`."""
+    return ":" in model or model.startswith((".", "/"))
+
+
 def _source_in_place_of_name(told: Mapping[str, Any]) -> dict[str, Any]:
-    """`model=torchvision:resnet18` is the model `torchvision_resnet18` with that source."""
+    """`model=torchvision:resnet18` is the model `torchvision_resnet18` with that source, `./folder` the model `local_folder`."""
     model = str(told["model"])
-    if ":" not in model or not isinstance(told.get("load", {}), Mapping):
+    if not _is_source(model) or not isinstance(told.get("load", {}), Mapping):
         return {}
-    name = re.sub(r"\W+", "_", model).strip("_")
+    named = model.partition("@")[0] if ":" in model else f"local_{Path(model).resolve().name}"
+    name = re.sub(r"\W+", "_", named).strip("_")
     return {"model": name, "load": {**told.get("load", {}), "source": model}}
 
 
