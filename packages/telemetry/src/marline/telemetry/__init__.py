@@ -2,12 +2,23 @@
 
 from marline.telemetry import tracker
 from marline.telemetry._fake import FakeCollector, fake_collector
-from marline.telemetry.tracker import FILE, Settings, Tracker, enabled, is_address, read_settings, tracked, write_settings
+from marline.telemetry.tracker import (
+    FILE,
+    Settings,
+    TrackedMixin,
+    Tracker,
+    enabled,
+    is_address,
+    read_settings,
+    tracked,
+    write_settings,
+)
 
 __all__ = [
     "FILE",
     "FakeCollector",
     "Settings",
+    "TrackedMixin",
     "Tracker",
     "enabled",
     "fake_collector",
