@@ -1,56 +1,53 @@
-"""Decides which weights a model gets, and says so: published, a file's, or seeded random ones."""
+"""Decides which weights a plain module gets, and says so: published, a file's, or seeded random ones."""
 
 import io
 import socket
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stderr
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from urllib.error import URLError
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import nn
 
-from marline.core import LoadConfig, RequestError, StageError
-from marline.load._sources import Source
+from marline.core import LoadConfig, RequestError, StageError, located
+from marline.load._files import WORDS
+from marline.load._foreign import read_weights, refuse_infinite, refuse_misfit, renamed
+from marline.load._source import Weights, random_weights
 
 DOWNLOAD_S = 20.0  # without a byte for this long, published weights count as out of reach
 
-
-@dataclass(frozen=True, slots=True)
-class Weights:
-    """Where the weights of a loaded model came from."""
-
-    kind: str  # published | file | random
-    detail: str
+Published = Callable[[], Mapping[str, torch.Tensor]]
 
 
-def build(source: Source, config: LoadConfig, images: Sequence[torch.Tensor]) -> tuple[nn.Module, Weights]:
+def build(
+    make: Callable[[], nn.Module], published: Published | None, config: LoadConfig, images: Sequence[torch.Tensor]
+) -> tuple[nn.Module, Weights]:
     """The module in eval mode with its weights, by the rule of `load.weights`.
 
     `auto` takes the published weights when they can be had and seeded random ones otherwise; the other values do what
     they say or fail. `images` [3, H, W] settle the statistics of batch norm where weights are random.
     """
-    if config.weights not in {"auto", "published", "random"}:
-        return _from_file(source, Path(config.weights))
-    if config.weights != "random" and source.published is not None:
+    if config.weights not in WORDS:
+        return _from_file(make(), config)
+    if config.rename:
+        raise RequestError(f"load.rename has no effect on the weights of {config.source}; it goes with load.weights=FILE")
+    if config.weights != "random" and published is not None:
         try:
-            module = source.build()
+            module = make()
             with _patience(DOWNLOAD_S):
-                module.load_state_dict(source.published())
-        except (URLError, OSError, RuntimeError) as error:
+                module.load_state_dict(published())
+        except (StageError, URLError, OSError, RuntimeError) as error:
             if config.weights == "published":
                 raise StageError(
                     f"the published weights of {config.source} cannot be had: {error}; "
                     "give load.weights=FILE.safetensors, or load.weights=random to go on without"
                 ) from None
         else:
+            refuse_infinite(module.state_dict(), config.source)
             return module.eval(), Weights("published", f"published with {config.source}")
     elif config.weights == "published":
         raise RequestError(f"load.weights=published: {config.source} publishes none; give load.weights=FILE.safetensors")
-    return _random(source, config, images)
+    return _random(make, config, images)
 
 
 @contextmanager
@@ -59,44 +56,29 @@ def _patience(seconds: float) -> Iterator[None]:
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(seconds)
     try:
-        with redirect_stderr(io.StringIO()):
+        with redirect_stderr(io.StringIO()), redirect_stdout(io.StringIO()):
             yield
     finally:
         socket.setdefaulttimeout(before)
 
 
-def _from_file(source: Source, file: Path) -> tuple[nn.Module, Weights]:
-    module = source.build()
-    try:
-        tensors = load_file(file)
-    except SafetensorError as error:
-        raise RequestError(f"load.weights={file} is not a safetensors file: {error}") from None
-    _same_keys(module.state_dict(), tensors, file)
-    broken = [key for key, value in tensors.items() if value.is_floating_point() and not torch.isfinite(value).all()]
-    if broken:
-        raise StageError(f"load.weights={file}: not finite in {', '.join(broken[:5])}")
+def _from_file(module: nn.Module, config: LoadConfig) -> tuple[nn.Module, Weights]:
+    where, expected = f"load.weights={config.weights}", module.state_dict()
+    tensors = renamed(read_weights(located(config.weights), where, config), config.rename, where)
+    missing, extra = expected.keys() - tensors.keys(), tensors.keys() - expected.keys()
+    shapes = {key for key in expected.keys() & tensors.keys() if expected[key].shape != tensors[key].shape}
+    refuse_misfit(where, missing=missing, extra=extra, shapes=shapes)
+    refuse_infinite(tensors, where)
     module.load_state_dict(tensors)
-    return module.eval(), Weights("file", str(file))
+    return module.eval(), Weights("file", config.weights)
 
 
-def _same_keys(expected: Mapping[str, torch.Tensor], got: Mapping[str, torch.Tensor], file: Path) -> None:
-    missing, extra = sorted(expected.keys() - got.keys()), sorted(got.keys() - expected.keys())
-    shapes = [key for key in expected.keys() & got.keys() if expected[key].shape != got[key].shape]
-    parts = [
-        f"{what}: {', '.join(keys[:5])}{' ...' if len(keys) > 5 else ''}"
-        for what, keys in (("missing", missing), ("not in the model", extra), ("of another shape", sorted(shapes)))
-        if keys
-    ]
-    if parts:
-        raise StageError(f"load.weights={file} does not fit the model; {'; '.join(parts)}")
-
-
-def _random(source: Source, config: LoadConfig, images: Sequence[torch.Tensor]) -> tuple[nn.Module, Weights]:
+def _random(make: Callable[[], nn.Module], config: LoadConfig, images: Sequence[torch.Tensor]) -> tuple[nn.Module, Weights]:
     torch.manual_seed(config.seed)
-    module = source.build()
+    module = make()
     if images:
         _settle(module, torch.stack(list(images)))
-    return module.eval(), Weights("random", f"seed {config.seed}: answers mean nothing, speed does")
+    return module.eval(), random_weights(config.seed)
 
 
 def _settle(module: nn.Module, images: torch.Tensor) -> None:
