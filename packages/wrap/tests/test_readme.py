@@ -12,4 +12,4 @@ def test_the_snippet_runs_in_an_empty_folder(tmp_path: Path) -> None:
         [sys.executable, "-W", "error", "-c", code], cwd=tmp_path, check=True, timeout=60, capture_output=True, text=True
     )
 
-    assert "modeling_linear.LinearForImageClassification\n" == done.stdout
+    assert "['2']\n" == done.stdout

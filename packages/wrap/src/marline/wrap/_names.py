@@ -6,21 +6,19 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """Files end in `stem`; the classes are written out."""
+    """Files end in `stem`; classes of our own begin with `camel`."""
 
     stem: str
-    config: str
-    base: str
-    tracked: str
+    camel: str
+
+    @property
+    def config(self) -> str:
+        """A configuration class of ours: transformers takes one called SwinConfig for its own, whoever wrote it."""
+        return f"Marline{self.camel}Config"
 
 
 def names(model: str) -> Names:
-    """Names fit for Python: `my-model` has `modeling_my_model.py` with `MyModelForImageClassification`.
-
-    The config class is ours by name: transformers takes a class called SwinConfig for its own, whoever wrote it.
-    """
+    """Names fit for Python: `my-model` has `modeling_my_model.py` with classes that begin with `MyModel`."""
     words = re.findall(r"[0-9A-Za-z]+", model)
     camel = "".join(word[0].upper() + word[1:] for word in words)
-    camel = camel if camel[:1].isalpha() else f"Model{camel}"
-    base = f"{camel}ForImageClassification"
-    return Names("_".join(words).lower() or "model", f"Marline{camel}Config", base, f"Tracked{base}")
+    return Names("_".join(words).lower() or "model", camel if camel[:1].isalpha() else f"Model{camel}")

@@ -1,0 +1,31 @@
+"""A ready TorchScript file: there is no class to subclass, so it passes through."""
+
+import json
+
+from marline.core import Manifest, RequestError, WrapConfig
+from marline.wrap._plan import Plan, side_files
+
+NOTE = (
+    "This is a finished TorchScript graph: there is no Python class to subclass, so nothing here reports its use. Where it is "
+    "served from an archive, the serving handler reports each request."
+)
+
+
+def plan_torchscript(_: str, config: WrapConfig, loaded: Manifest) -> Plan:
+    """`model.pt` as it is."""
+    if config.components or config.methods:
+        raise RequestError("wrap.components and wrap.methods need Python classes; TorchScript is a finished graph")
+    checkpoint = loaded.path("checkpoint")
+    return Plan(
+        facts={
+            "base_class": None,
+            "tracked_class": None,
+            "auto_class": None,
+            "exported_module": None,
+            "methods": [],
+            "note": NOTE,
+        },
+        code={},
+        config=json.loads((checkpoint / "config.json").read_text()),
+        copies=side_files(checkpoint),
+    )
