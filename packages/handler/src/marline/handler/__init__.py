@@ -3,5 +3,18 @@
 from marline.handler._assemble import assemble, handler_of, opened
 from marline.handler._fake import FakeContext
 from marline.handler._golden import Pair, difference, read_golden, write_golden
+from marline.handler.collation import Sample, collate, tensors
 
-__all__ = ["FakeContext", "Pair", "assemble", "difference", "handler_of", "opened", "read_golden", "write_golden"]
+__all__ = [
+    "FakeContext",
+    "Pair",
+    "Sample",
+    "assemble",
+    "collate",
+    "difference",
+    "handler_of",
+    "opened",
+    "read_golden",
+    "tensors",
+    "write_golden",
+]

@@ -11,16 +11,33 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from marline.core import RequestError
+
 HERE = Path(__file__).parent
-TASKS = {"image-classification": HERE / "image_classification.py"}
-SHARED = ("base_handler.py", "request_decoding.py", "emulated_device.py")
-PROCESSOR_FILES = ("preprocessor_config.json", "config.json")
+TASKS = {
+    "feature-extraction": HERE / "feature_extraction.py",
+    "image-classification": HERE / "image_classification.py",
+    "text-classification": HERE / "text_classification.py",
+}
+SHARED = ("base_handler.py", "collation.py", "request_decoding.py", "emulated_device.py", "text_input.py")
+PROCESSOR_FILES = ("preprocessor_config.json", "tokenizer.json", "tokenizer_config.json", "config.json")
 
 
 def handler_of(root: Path, model: str, task: str, named: str | None) -> Path:
-    """The handler file of a model: the one named, else `models/NAME/handler.py`, else the task's."""
+    """The handler file of a model: the one named, else `models/NAME/handler.py`, else the task's.
+
+    RequestError for a task that has none: how its requests and answers look is for the model's owner to say.
+    """
     own = root / "models" / model / "handler.py"
-    return root / named if named else own if own.is_file() else TASKS[task]
+    if named or own.is_file():
+        return root / named if named else own
+    if task not in TASKS:
+        raise RequestError(
+            f"load.task={task} has no handler of ours; those for {', '.join(sorted(TASKS))} ship. How do requests and answers "
+            f"of {model} look? Say it in models/{model}/handler.py or archive.handler=FILE (nox -s new-model writes an "
+            "example), or stop before with until=wrap"
+        )
+    return TASKS[task]
 
 
 def assemble(handler: Path, checkpoint: Path, folder: Path) -> list[Path]:

@@ -5,14 +5,17 @@ A model's own file says what is particular to it, in functions that see one samp
     from base_handler import handler_factory
     handler = handler_factory(init_function, preprocess_function=preprocess, postprocess_function=postprocess)
 
-`request_decoding.py` says what a preprocess function receives. It returns one tensor; samples are stacked to a batch. A
-postprocess function receives one row of the model's output, on the CPU, and returns something JSON can express.
+`request_decoding.py` says what a preprocess function receives. It returns one tensor, or a mapping of names to tensors in
+the order of the model's arguments; `collation.py` says how a batch is made of them. A postprocess function receives one row
+of the model's output, on the CPU, and the sample it answers where it takes two arguments; it returns something JSON can
+express.
 
 One bad sample never fails its neighbours: it gets its own 400 (what was sent is wrong) or 500 (our function raised).
 """
 
 import base64
 import fcntl
+import inspect
 import json
 import logging
 import os
@@ -26,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from collation import Sample, collate, plain, row, tensors
 from emulated_device import EmulatedDevice
 from request_decoding import BadRequestError, decode
 from ts.torch_handler.base_handler import BaseHandler
@@ -47,7 +51,7 @@ class Functions:
 
     init: Callable[..., torch.nn.Module] | None
     preprocess: Callable[[Any], Any]
-    postprocess: Callable[[Any], Any]
+    postprocess: Callable[..., Any]
     install_packages: Callable[[], None] | None
     unpack_dependencies: Callable[[], None] | None
     init_args: Sequence[Any]
@@ -57,7 +61,7 @@ class Functions:
 def handler_factory(
     init_function: Callable[..., torch.nn.Module] | None = None,
     preprocess_function: Callable[[Any], Any] = lambda data: data,
-    postprocess_function: Callable[[Any], Any] = lambda output: output,
+    postprocess_function: Callable[..., Any] = lambda output: output,
     install_packages: Callable[[], None] | None = None,
     unpack_dependencies: Callable[[], None] | None = None,
     *args: Any,
@@ -88,7 +92,7 @@ class SharedHandler(BaseHandler):  # type: ignore[misc]  # TorchServe has no typ
     tracker: Any = None
     batch_log: Any = None
     emulation: EmulatedDevice | None = None
-    example: tuple[torch.Tensor, Any] | None = None
+    example: tuple[Sample, Any] | None = None
     error: Exception | None = None  # the newest, for whoever runs a handler outside a server
 
     def initialize(self, context: Any) -> None:
@@ -115,31 +119,31 @@ class SharedHandler(BaseHandler):  # type: ignore[misc]  # TorchServe has no typ
         """Answer one batch: exactly one JSON text per request, in order."""
         began = time.monotonic()
         answers: list[str] = [""] * len(data)
-        samples: dict[int, torch.Tensor] = {}
+        samples: dict[int, Sample] = {}
         for index, request in enumerate(data):
             with self._own_error(index, answers, context):
-                samples[index] = self._sample(request)
+                samples[index] = self.sample(request)
         preprocessed = time.monotonic()
         outputs = self._outputs(samples, answers, context)
         inferred = time.monotonic()
         for index, output in outputs.items():
             with self._own_error(index, answers, context):
-                answer = {"output": _plain(self.functions.postprocess(output))}
+                answer = {"output": plain(self._postprocess(output, samples[index]))}
                 answers[index] = json.dumps(answer, separators=(",", ":"), allow_nan=False)
             context.set_response_content_type(index, "application/json")
         self._account(len(samples), began, preprocessed, inferred)
         return answers
 
-    def inference(self, data: Sequence[torch.Tensor], *_: Any, **__: Any) -> list[Any]:
+    def inference(self, data: Sequence[Sample], *_: Any, **__: Any) -> list[Any]:
         """Run the samples as one batch; one output per sample, on the CPU."""
         if self.emulation is not None and self.example is not None:
             self.emulation.spend(len(data))
-            return [_row(self.example[1], 0)] * len(data)
+            return [row(self.example[1], 0)] * len(data)
         with torch.inference_mode():
-            output = self.model(torch.stack(list(data)).to(self.device))
-        return [_row(output, index) for index in range(len(data))]
+            output = self.model(*(batch.to(self.device) for batch in collate(data)))
+        return [row(output, index) for index in range(len(data))]
 
-    def _outputs(self, samples: Mapping[int, torch.Tensor], answers: list[str], context: Any) -> dict[int, Any]:
+    def _outputs(self, samples: Mapping[int, Sample], answers: list[str], context: Any) -> dict[int, Any]:
         """The outputs of all samples as one batch; where the model refuses the batch, of each that it does not refuse alone."""
         outputs: dict[int, Any] = {}
         if len(samples) > 1:
@@ -154,14 +158,21 @@ class SharedHandler(BaseHandler):  # type: ignore[misc]  # TorchServe has no typ
                 outputs[index] = self.inference([sample])[0]
         return outputs
 
-    def _sample(self, request: Mapping[str, Any]) -> torch.Tensor:
+    def sample(self, request: Mapping[str, Any]) -> Sample:
+        """What the model gets for one request; BadRequestError where the request cannot be understood."""
         sample = self.functions.preprocess(decode(request))
+        if isinstance(sample, Mapping) and all(isinstance(value, torch.Tensor) for value in sample.values()):
+            return sample
         if not isinstance(sample, torch.Tensor):
             raise BadRequestError(f"expected an image or a list of numbers, got {type(sample).__name__}")
-        expected = self.example[0].shape if self.example is not None else sample.shape
+        expected = tensors(self.example[0])[0].shape if self.example is not None else sample.shape
         if sample.shape != expected:
             raise BadRequestError(f"expected shape {list(expected)}, got {list(sample.shape)}")
         return sample
+
+    def _postprocess(self, output: Any, sample: Sample) -> Any:
+        function = self.functions.postprocess
+        return function(output, sample) if len(inspect.signature(function).parameters) > 1 else function(output)
 
     @contextmanager
     def _own_error(self, index: int, answers: list[str], context: Any) -> Iterator[None]:
@@ -182,15 +193,15 @@ class SharedHandler(BaseHandler):  # type: ignore[misc]  # TorchServe has no typ
         context.set_response_content_type(index, "application/json")
         answers[index] = json.dumps({"code": code, "type": kind, "message": text})
 
-    def _example(self, folder: Path) -> tuple[torch.Tensor, Any] | None:
+    def _example(self, folder: Path) -> tuple[Sample, Any] | None:
         """One preprocessed sample and the model's output for it, from the golden pairs that travel in the archive."""
         file = folder / "golden.json"
         if not file.is_file():
             return None
         pair = json.loads(file.read_text())["pairs"][0]
-        sample = self._sample({"body": base64.b64decode(pair["request"])})
+        sample = self.sample({"body": base64.b64decode(pair["request"])})
         with torch.inference_mode():
-            return sample, self.model(sample.unsqueeze(0).to(self.device))
+            return sample, self.model(*(batch.to(self.device) for batch in collate([sample])))
 
     def _warm_up(self, batch_size: int) -> None:
         """Run every power of two up to the batch size twice: TorchScript optimises a shape in its first two runs."""
@@ -296,23 +307,3 @@ def _tracker(folder: Path) -> Any:
 def _batch_log() -> Any:
     folder = os.environ.get(BATCH_LOG)
     return (Path(folder) / f"{os.getpid()}.csv").open("a", buffering=1) if folder else None
-
-
-def _row(output: Any, index: int) -> Any:
-    """One sample's part of a batched output: tensors by row, dicts and tuples item by item."""
-    if isinstance(output, torch.Tensor):
-        return output[index].cpu()
-    if isinstance(output, Mapping):
-        return {key: _row(value, index) for key, value in output.items()}
-    return tuple(_row(value, index) for value in output)
-
-
-def _plain(value: Any) -> Any:
-    """Tensors inside an answer become lists, so that JSON can express it."""
-    if isinstance(value, torch.Tensor):
-        return value.tolist()
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return value

@@ -2,10 +2,11 @@
 
 Reads how images are prepared from `preprocessor_config.json` and the labels from `config.json`, both beside this file in
 the archive and both in Hugging Face's format. The steps are those of torchvision's classification transforms: resize the
-shorter edge, cut the centre, scale to 0..1, normalise.
+shorter edge (or to a fixed size), cut the centre, scale to 0..1, normalise.
 """
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,31 +16,42 @@ from PIL import Image
 
 FOLDER = Path(__file__).parent
 SETTINGS = json.loads((FOLDER / "preprocessor_config.json").read_text())
-LABELS = json.loads((FOLDER / "config.json").read_text())["id2label"]
-MEAN = torch.tensor(SETTINGS["image_mean"]).view(3, 1, 1)
-STD = torch.tensor(SETTINGS["image_std"]).view(3, 1, 1)
+LABELS = json.loads((FOLDER / "config.json").read_text()).get("id2label") or {}
+NORMAL = SETTINGS.get("do_normalize", True)
+MEAN = torch.tensor(SETTINGS["image_mean"] if NORMAL else [0.0] * 3).view(3, 1, 1)
+STD = torch.tensor(SETTINGS["image_std"] if NORMAL else [1.0] * 3).view(3, 1, 1)
+SIZE = SETTINGS["size"]
+CROP = SETTINGS.get("crop_size") if SETTINGS.get("do_center_crop", True) else None
 
 
 def preprocess(image: Any) -> torch.Tensor:
     """A PIL image to float32 [3, height, width]."""
     if not isinstance(image, Image.Image):
         raise BadRequestError(f"expected a JPEG, PNG or WebP image, got {type(image).__name__}")
-    edge, crop = SETTINGS["size"]["shortest_edge"], SETTINGS["crop_size"]
     rgb = image.convert("RGB")
-    width, height = (edge * side // min(rgb.size) for side in rgb.size)
-    width, height = max(crop["width"], width), max(crop["height"], height)
-    left, top = round((width - crop["width"]) / 2), round((height - crop["height"]) / 2)
-    # Only the centre is kept, so only the centre is resized: same pixels, less work.
-    right, bottom = left + crop["width"], top + crop["height"]
-    x, y = rgb.width / width, rgb.height / height
-    box = (left * x, top * y, right * x, bottom * y)
-    cut = rgb.resize((crop["width"], crop["height"]), Image.Resampling(SETTINGS["resample"]), box=box)
-    pixels = torch.frombuffer(bytearray(cut.tobytes()), dtype=torch.uint8).view(crop["height"], crop["width"], 3)
-    return pixels.permute(2, 0, 1).float().div_(255).sub_(MEAN).div_(STD)
+    if CROP is None:  # to a fixed size; a checkpoint without either is told so by the missing key
+        width, height = SIZE["width"], SIZE["height"]
+        cut = rgb.resize((width, height), Image.Resampling(SETTINGS["resample"]))
+    else:
+        width, height = CROP["width"], CROP["height"]
+        cut = rgb.resize((width, height), Image.Resampling(SETTINGS["resample"]), box=_centre(rgb.width, rgb.height, CROP))
+    pixels = torch.frombuffer(bytearray(cut.tobytes()), dtype=torch.uint8).view(height, width, 3)
+    return pixels.permute(2, 0, 1).float().mul_(SETTINGS.get("rescale_factor", 1 / 255)).sub_(MEAN).div_(STD)
 
 
-def postprocess(logits: torch.Tensor) -> list[dict[str, Any]]:
+def _centre(width: int, height: int, crop: Mapping[str, int]) -> tuple[float, float, float, float]:
+    """The part of an image that resizing and cutting the centre would leave: same pixels, less work."""
+    edge, shorter = SIZE.get("shortest_edge"), min(width, height)
+    whole = (edge * width // shorter, edge * height // shorter) if edge else (SIZE["width"], SIZE["height"])
+    wide, high = max(crop["width"], whole[0]), max(crop["height"], whole[1])
+    left, top = round((wide - crop["width"]) / 2), round((high - crop["height"]) / 2)
+    x, y = width / wide, height / high
+    return left * x, top * y, (left + crop["width"]) * x, (top + crop["height"]) * y
+
+
+def postprocess(output: Any) -> list[dict[str, Any]]:
     """Logits [classes] to the five most likely labels with their probabilities."""
+    logits = output["logits"] if isinstance(output, Mapping) else output
     best = logits.topk(min(5, len(logits)))  # by logit: probabilities may be equal where they underflow
     probabilities = logits.float().softmax(0)[best.indices]
     pairs = zip(best.indices.tolist(), probabilities.tolist(), strict=True)

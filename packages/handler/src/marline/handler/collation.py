@@ -1,0 +1,49 @@
+"""Makes one batch of single samples, and single answers of one batch. Goes into every archive; needs torch alone.
+
+A sample is a tensor, or a mapping of names to tensors in the order of the model's arguments. Samples of one shape are
+stacked; sequences of different lengths are padded with zeros at the end, and the mask among them says what was padded.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch.nn.utils.rnn import pad_sequence
+
+Sample = torch.Tensor | Mapping[str, torch.Tensor]
+
+
+def collate(samples: Sequence[Sample]) -> tuple[torch.Tensor, ...]:
+    """The model's arguments for a batch: one tensor [B, ...] for each name, or a single one where samples are tensors."""
+    columns = zip(*(tensors(sample) for sample in samples), strict=True)
+    return tuple(_batch(column) for column in columns)
+
+
+def tensors(sample: Sample) -> tuple[torch.Tensor, ...]:
+    """A sample's tensors in the order of the model's arguments."""
+    return (sample,) if isinstance(sample, torch.Tensor) else tuple(sample.values())
+
+
+def row(output: Any, index: int) -> Any:
+    """One sample's part of a batched output, on the CPU: tensors by row, dicts and tuples item by item."""
+    if isinstance(output, torch.Tensor):
+        return output[index].cpu()
+    if isinstance(output, Mapping):
+        return {key: row(value, index) for key, value in output.items()}
+    return tuple(row(value, index) for value in output)
+
+
+def plain(value: Any) -> Any:
+    """Tensors inside an answer become lists, so that JSON can express it."""
+    if isinstance(value, torch.Tensor):
+        return value.tolist()
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return value
+
+
+def _batch(column: Sequence[torch.Tensor]) -> torch.Tensor:
+    same = all(one.shape == column[0].shape for one in column)
+    return torch.stack(list(column)) if same else pad_sequence(list(column), batch_first=True)
