@@ -96,14 +96,25 @@ def test_outputs_are_named_whatever_their_structure() -> None:
 def test_a_batch_takes_the_samples_in_turn() -> None:
     samples = [torch.tensor([float(value)]) for value in range(3)]
 
-    assert [[0.0], [1.0], [2.0], [0.0], [1.0]] == batch_of(samples, 5).tolist()
+    (batch,) = batch_of(samples, 5)
+
+    assert [[0.0], [1.0], [2.0], [0.0], [1.0]] == batch.tolist()
+
+
+def test_sequences_of_different_lengths_are_padded_to_one_batch() -> None:
+    samples = [{"ids": torch.tensor([5, 6, 7]), "mask": torch.ones(3)}, {"ids": torch.tensor([8]), "mask": torch.ones(1)}]
+
+    ids, mask = batch_of(samples, 2)
+
+    assert [[5, 6, 7], [8, 0, 0]] == ids.tolist()
+    assert [[1, 1, 1], [1, 0, 0]] == mask.tolist()
 
 
 def test_a_fresh_process_answers_like_this_one_for_every_batch_and_output(tmp_path: Path) -> None:
     batch = torch.tensor([[1.0], [2.0], [3.0]])
-    save(to_torchscript(Pair().eval(), batch, "script").module, tmp_path / "model.pt")
+    save(to_torchscript(Pair().eval(), (batch,), "script").module, tmp_path / "model.pt")
 
-    answers = reloaded(tmp_path / "model.pt", {"1": batch[:1].clone(), "3": batch}, tmp_path)
+    answers = reloaded(tmp_path / "model.pt", {"1": (batch[:1].clone(),), "3": (batch,)}, tmp_path)
 
     assert {"1/output[0]", "1/output[1]", "3/output[0]", "3/output[1]"} == set(answers)
     assert torch.equal(batch * 2, answers["3/output[0]"])
@@ -112,8 +123,8 @@ def test_a_fresh_process_answers_like_this_one_for_every_batch_and_output(tmp_pa
 
 def test_the_fresh_process_has_torch_and_nothing_of_the_models_library(tmp_path: Path) -> None:
     batch = torch.ones(2, 1)
-    save(to_torchscript(torch.nn.ReLU().eval(), batch, "script").module, tmp_path / "model.pt")
-    save_file({"2": batch}, tmp_path / "asked.safetensors")
+    save(to_torchscript(torch.nn.ReLU().eval(), (batch,), "script").module, tmp_path / "model.pt")
+    save_file({"2/0": batch}, tmp_path / "asked.safetensors")
     words = [RELOAD, tmp_path / "model.pt", tmp_path / "asked.safetensors", tmp_path / "answered.safetensors"]
 
     done = subprocess.run(
@@ -138,4 +149,4 @@ def test_a_file_that_cannot_be_loaded_there_is_refused_with_what_was_said(tmp_pa
     (tmp_path / "model.pt").write_bytes(b"no archive")
 
     with pytest.raises(ParityError, match=r"model\.pt cannot be loaded and run in a fresh process:\n[\s\S]*RuntimeError"):
-        reloaded(tmp_path / "model.pt", {"1": torch.ones(1, 1)}, tmp_path)
+        reloaded(tmp_path / "model.pt", {"1": (torch.ones(1, 1),)}, tmp_path)

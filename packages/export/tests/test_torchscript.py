@@ -98,7 +98,7 @@ def test_what_is_no_torchscript_is_a_runtime_error_for_the_handler_to_catch(tmp_
 
 @pytest.mark.filterwarnings("error")
 def test_our_own_calls_announce_nothing(tmp_path: Path) -> None:
-    exported = to_torchscript(Branching().eval(), torch.ones(2, 1), "auto")
+    exported = to_torchscript(Branching().eval(), (torch.ones(2, 1),), "auto")
     save(exported.module, tmp_path / "model.pt")
 
     answer = load(tmp_path / "model.pt")(torch.tensor([2.0]))
@@ -110,11 +110,19 @@ def test_our_own_calls_announce_nothing(tmp_path: Path) -> None:
 
 
 def test_trace_alone_may_be_asked_for() -> None:
-    exported = to_torchscript(torch.nn.ReLU().eval(), torch.ones(2, 1), "trace")
+    exported = to_torchscript(torch.nn.ReLU().eval(), (torch.ones(2, 1),), "trace")
 
     assert ("trace", "scripting failed, export.method=trace") == (exported.method, exported.reason)
 
 
 def test_what_neither_way_can_make_says_why_for_both() -> None:
     with pytest.raises(ExportError, match=r"neither script nor trace works\. Script: \w+: .+ Trace: .+"):
-        to_torchscript(Impossible().eval(), torch.ones(2, 1), "auto")
+        to_torchscript(Impossible().eval(), (torch.ones(2, 1),), "auto")
+
+
+def test_torchscript_that_was_given_is_passed_on_as_it_is() -> None:
+    given = torch.jit.script(torch.nn.ReLU().eval())
+
+    exported = to_torchscript(given, (torch.ones(2, 1),), "auto")
+
+    assert ("given", given) == (exported.method, exported.module)

@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 from marline.archive import archive, describe
-from marline.core import MarlineError, accelerator_of, main, newest, project_root
+from marline.core import Config, Manifest, MarlineError, accelerator_of, main, newest, project_root
 from marline.handler import handler_of
 
 if sys.argv[1:] and sys.argv[1].startswith("inspect="):
@@ -15,15 +15,13 @@ if sys.argv[1:] and sys.argv[1].startswith("inspect="):
         raise SystemExit(error.exit_code) from None
     raise SystemExit(0)
 
-main(
-    lambda config, out: archive(
-        config.model,
-        config.archive,
-        newest(project_root() / config.artifacts, config.model, "wrap"),
-        newest(project_root() / config.artifacts, config.model, "export"),
-        handler_of(project_root(), config.model, config.load.task, config.archive.handler),
-        accelerator_of(config, project_root()).device,
-        out,
-    ),
-    "archive",
-)
+
+def _archive_newest(config: Config, out: Path) -> Manifest:
+    root = project_root()
+    wrapped, exported = (newest(root / config.artifacts, config.model, stage) for stage in ("wrap", "export"))
+    handler = handler_of(root, config.model, wrapped.facts["task"], config.archive.handler)
+    device = accelerator_of(config, root).device
+    return archive(config.model, config.archive, wrapped, exported, handler, device, out)
+
+
+main(_archive_newest, "archive")

@@ -1,17 +1,17 @@
 """`python -m marline.export model=NAME`: this stage alone, on the newest finished stages before it."""
 
-from marline.core import main, newest, project_root
+from pathlib import Path
+
+from marline.core import Config, Manifest, main, newest, project_root
 from marline.export import export
 from marline.handler import handler_of
 
-main(
-    lambda config, out: export(
-        config.model,
-        config.export,
-        newest(project_root() / config.artifacts, config.model, "load"),
-        newest(project_root() / config.artifacts, config.model, "wrap"),
-        handler_of(project_root(), config.model, config.load.task, config.archive.handler),
-        out,
-    ),
-    "export",
-)
+
+def _export_newest(config: Config, out: Path) -> Manifest:
+    root = project_root()
+    loaded, wrapped = (newest(root / config.artifacts, config.model, stage) for stage in ("load", "wrap"))
+    handler = handler_of(root, config.model, loaded.facts["task"], config.archive.handler)
+    return export(config.model, config.export, loaded, wrapped, handler, out)
+
+
+main(_export_newest, "export")

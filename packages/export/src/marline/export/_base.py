@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from marline.core import StageError
@@ -16,11 +17,12 @@ def load_base(repository: Path, base_class: str, exported_module: str | None) ->
     """The plain module to export, in eval mode: the base class itself, or the attribute of it that is plain torch.
 
     The class is named (`modeling_x.XForImageClassification`), not looked up through auto_map: that would be the tracked one.
+    Weights are read as float32, which is what a CPU computes.
     """
     module_name, _, class_name = base_class.rpartition(".")
     with _package(repository) as package:
         cls = getattr(importlib.import_module(f"{package}.{module_name}"), class_name)
-        base = cls.from_pretrained(repository, local_files_only=True)
+        base = cls.from_pretrained(repository, local_files_only=True, dtype=torch.float32)
     module = getattr(base, exported_module) if exported_module else base
     if not isinstance(module, nn.Module):
         raise StageError(f"{base_class}.{exported_module} in {repository} is no torch module; make it again with fresh=wrap")

@@ -3,7 +3,7 @@
 import json
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,9 @@ from torch import nn
 from marline.core import ExportConfig, Manifest, ParityError, StageError, progress, seal, write_json
 from marline.export._base import load_base
 from marline.export._parity import Row, as_json, batch_of, compare, named, reloaded
+from marline.export._positional import Positional
 from marline.export._torchscript import load, save, to_torchscript
-from marline.handler import FakeContext, Pair, assemble, difference, opened, write_golden
+from marline.handler import FakeContext, Pair, Sample, assemble, difference, opened, write_golden
 
 
 def export(model: str, config: ExportConfig, loaded: Manifest, wrapped: Manifest, handler: Path, out: Path) -> Manifest:
@@ -22,19 +23,22 @@ def export(model: str, config: ExportConfig, loaded: Manifest, wrapped: Manifest
     started = time.monotonic()
     repository = wrapped.path("repository")
     samples = sorted(loaded.path("sample").iterdir())
-    base = load_base(repository, wrapped.facts["base_class"], wrapped.facts.get("exported_module"))
     with tempfile.TemporaryDirectory(prefix="marline-") as work:
         folder = Path(work)
         assemble(handler, repository, folder)
         with opened(folder, handler.stem) as instance:
+            inputs = [_input(instance, file) for file in samples]
+            base = _base(wrapped, repository, inputs[0])
             progress(0.1, "asking the eager model")
-            pairs, tensors = _golden(instance, base, samples)
+            instance.model = base
+            pairs = [Pair(file.name, file.read_bytes(), _answer(instance, file)) for file in samples]
             progress(0.2, "making TorchScript")
-            exported = to_torchscript(base, batch_of(tensors, 2), config.method)
+            exported = to_torchscript(base, batch_of(inputs, 2), config.method)
             save(exported.module, out / "model.pt")
-            rows = _prove(base, out / "model.pt", exported.module, tensors, config, folder)
+            rows = _prove(base, out / "model.pt", exported.module, inputs, config, folder)
             progress(0.9, "asking the golden pairs again")
-            _same_answers(instance, load(out / "model.pt"), pairs, config)
+            instance.model = load(out / "model.pt")
+            _same_answers(instance, samples, pairs, config)
     write_golden(out / "golden.json", pairs)
     write_json(out / "parity.json", {"atol": config.atol, "rtol": config.rtol, "rows": as_json(rows)})
     facts = {
@@ -44,46 +48,51 @@ def export(model: str, config: ExportConfig, loaded: Manifest, wrapped: Manifest
         "golden": len(pairs),
         "atol": config.atol,
         "rtol": config.rtol,
-        "input": {"shape": list(tensors[0].shape), "dtype": str(tensors[0].dtype).removeprefix("torch.")},
+        "input": _told(inputs[0]),
     }
     return seal(out, model=model, config=config, inputs=[loaded, wrapped], facts=facts, started=started)
 
 
-def _golden(instance: Any, base: nn.Module, samples: Sequence[Path]) -> tuple[list[Pair], list[torch.Tensor]]:
-    """Each sample's answer by the eager model through the handler that will be shipped, and its input tensor."""
-    seen: list[torch.Tensor] = []
-
-    def eager(batch: torch.Tensor) -> Any:
-        seen.extend(batch)
-        return base(batch)
-
-    instance.model = eager
-    pairs = [Pair(file.name, file.read_bytes(), _answer(instance, file.read_bytes(), file.name)) for file in samples]
-    return pairs, seen
+def _base(wrapped: Manifest, repository: Path, sample: Sample) -> nn.Module:
+    """What is exported: TorchScript that was given, or the untracked base, whose arguments are those of the samples."""
+    if wrapped.facts.get("kind") == "torchscript":
+        return load(repository / "model.pt")
+    base = load_base(repository, wrapped.facts["base_class"], wrapped.facts.get("exported_module"))
+    if wrapped.facts.get("kind") != "transformers":
+        return base
+    return Positional(base, list(sample) if isinstance(sample, Mapping) else [str(base.main_input_name)]).eval()
 
 
-def _answer(instance: Any, request: bytes, name: str) -> Any:
+def _input(instance: Any, file: Path) -> Sample:
+    try:
+        sample: Sample = instance.sample({"body": file.read_bytes()})
+    except Exception as error:  # the handler is the user's code
+        raise _unanswered(file, error) from error
+    return sample
+
+
+def _answer(instance: Any, file: Path) -> Any:
     context = FakeContext(Path())
-    text = instance.handle([{"body": request}], context)[0]
+    text = instance.handle([{"body": file.read_bytes()}], context)[0]
     if context.statuses:
-        why = f"{type(instance.error).__name__}: {instance.error}"
-        raise StageError(
-            f"the sample {name} gets no answer: {why}; see load.samples, the handler and the model"
-        ) from instance.error
+        raise _unanswered(file, instance.error) from instance.error
     return json.loads(text)
 
 
-def _prove(
-    base: nn.Module, file: Path, module: Any, tensors: Sequence[torch.Tensor], config: ExportConfig, folder: Path
-) -> list[Row]:
+def _unanswered(file: Path, error: Exception) -> StageError:
+    why = f"{type(error).__name__}: {error}"
+    return StageError(f"the sample {file.name} gets no answer: {why}; see load.samples, the handler and the model")
+
+
+def _prove(base: nn.Module, file: Path, module: Any, inputs: Sequence[Sample], config: ExportConfig, folder: Path) -> list[Row]:
     """Parity at every batch size: the module in memory, and the saved file in a fresh process."""
-    batches = {str(size): batch_of(tensors, size) for size in config.batch_sizes}
+    batches = {str(size): batch_of(inputs, size) for size in config.batch_sizes}
     rows, expected = [], {}
     for size, batch in batches.items():
         progress(0.4, f"comparing batches of {size}")
         with torch.inference_mode():
-            expected[size] = named(base(batch))
-            rows += compare(expected[size], module(batch), "exported", int(size), config)
+            expected[size] = named(base(*batch))
+            rows += compare(expected[size], module(*batch), "exported", int(size), config)
     progress(0.5, "loading it in a fresh process")
     fresh = reloaded(file, batches, folder)
     for size, outputs in expected.items():
@@ -92,9 +101,15 @@ def _prove(
     return rows
 
 
-def _same_answers(instance: Any, module: Any, pairs: Sequence[Pair], config: ExportConfig) -> None:
-    instance.model = module
-    for pair in pairs:
-        found = difference(pair.answer, _answer(instance, pair.request, pair.name), atol=config.atol, rtol=config.rtol)
+def _same_answers(instance: Any, samples: Sequence[Path], pairs: Sequence[Pair], config: ExportConfig) -> None:
+    for file, pair in zip(samples, pairs, strict=True):
+        found = difference(pair.answer, _answer(instance, file), atol=config.atol, rtol=config.rtol)
         if found is not None:
             raise ParityError(f"golden pair {pair.name}, eager against exported: {found}. Nothing was published")
+
+
+def _told(sample: Sample) -> dict[str, Any]:
+    """A sample's shape and type; of several tensors by name."""
+    if isinstance(sample, Mapping):
+        return {name: _told(tensor) for name, tensor in sample.items()}
+    return {"shape": list(sample.shape), "dtype": str(sample.dtype).removeprefix("torch.")}

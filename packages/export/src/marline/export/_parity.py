@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from marline.core import ExportConfig, ParityError
+from marline.handler import Sample, collate
 
 RELOAD_S = 120.0
 
@@ -26,9 +27,9 @@ class Row:
     max_rel: float
 
 
-def batch_of(samples: Sequence[torch.Tensor], size: int) -> torch.Tensor:
-    """`size` samples in turn, stacked: float32 [size, ...]."""
-    return torch.stack([samples[index % len(samples)] for index in range(size)])
+def batch_of(samples: Sequence[Sample], size: int) -> tuple[torch.Tensor, ...]:
+    """The model's arguments for `size` samples taken in turn, each [size, ...]."""
+    return collate([samples[index % len(samples)] for index in range(size)])
 
 
 def named(output: Any) -> dict[str, torch.Tensor]:
@@ -64,10 +65,10 @@ def compare(expected: Any, got: Any, where: str, batch: int, config: ExportConfi
     return rows
 
 
-def reloaded(file: Path, batches: Mapping[str, torch.Tensor], folder: Path) -> dict[str, torch.Tensor]:
+def reloaded(file: Path, batches: Mapping[str, tuple[torch.Tensor, ...]], folder: Path) -> dict[str, torch.Tensor]:
     """Answers of the exported file to each batch in a fresh process that imports torch alone; keys are `batch/output`."""
     asked, answered = folder / "asked.safetensors", folder / "answered.safetensors"
-    save_file(dict(batches), asked)
+    save_file({f"{key}/{place}": one for key, batch in batches.items() for place, one in enumerate(batch)}, asked)
     words = [sys.executable, "-I", str(Path(__file__).with_name("_reload.py")), str(file), str(asked), str(answered)]
     done = subprocess.run(words, capture_output=True, text=True, timeout=RELOAD_S, check=False)
     if done.returncode:

@@ -11,13 +11,15 @@ from safetensors.torch import load_file, save_file
 
 
 def main(file: str, asked: str, answered: str) -> None:
-    """Write `<batch>/<output>` for every batch in `asked`."""
+    """Write `<batch>/<output>` for every batch in `asked`, whose arguments are `<batch>/0`, `<batch>/1` and so on."""
     warnings.simplefilter("ignore", FutureWarning)  # TorchScript's announced end
     module = torch.jit.load(file, map_location="cpu")  # type: ignore[no-untyped-call]
     answers: dict[str, torch.Tensor] = {}
+    tensors = load_file(asked)
     with torch.inference_mode():
-        for name, batch in load_file(asked).items():
-            output = module(batch)
+        for name in sorted({key.partition("/")[0] for key in tensors}):
+            count = sum(key.startswith(f"{name}/") for key in tensors)
+            output = module(*(tensors[f"{name}/{place}"] for place in range(count)))
             parts = {"output": output} if isinstance(output, torch.Tensor) else output
             parts = parts if isinstance(parts, dict) else {f"output[{index}]": part for index, part in enumerate(parts)}
             answers |= {f"{name}/{key}": value.contiguous().clone() for key, value in parts.items()}

@@ -5,7 +5,7 @@ Knows no repository, no archive, no server. Deprecated upstream and our mission:
 
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,16 +23,18 @@ class Exported:
     """A frozen TorchScript module and how it came about."""
 
     module: torch.jit.ScriptModule
-    method: str  # script | trace
+    method: str  # script | trace | given
     reason: str
 
 
-def to_torchscript(module: nn.Module, example: torch.Tensor, method: str) -> Exported:
-    """Script, else trace, then freeze; `method` script or trace allows only that one.
+def to_torchscript(module: nn.Module, example: tuple[torch.Tensor, ...], method: str) -> Exported:
+    """Script, else trace, then freeze; `method` script or trace allows only that one. TorchScript is passed on.
 
-    `example` is a batch, float32 [B, ...] with B >= 2: a trace made with one sample may bake the batch size in.
+    `example` is a batch, [B, ...] with B >= 2: a trace made with one sample may bake the batch size in.
     Raises ExportError with what the compiler said where nothing works.
     """
+    if isinstance(module, torch.jit.ScriptModule):
+        return Exported(module, "given", "the source is TorchScript")
     with _announced_end():
         if method != "trace":
             try:
@@ -47,7 +49,7 @@ def to_torchscript(module: nn.Module, example: torch.Tensor, method: str) -> Exp
         else:
             refusal = "export.method=trace"
         try:
-            traced = torch.jit.trace(module, (example,), check_trace=True)  # type: ignore[no-untyped-call]
+            traced = torch.jit.trace(module, example, strict=False)  # type: ignore[no-untyped-call]
         except Exception as error:  # as above
             raise ExportError(f"neither script nor trace works. Script: {refusal}. Trace: {_first_lines(error)}") from None
         return Exported(torch.jit.freeze(traced), "trace", f"scripting failed, {refusal}")
@@ -61,19 +63,22 @@ def save(module: torch.jit.ScriptModule, file: Path) -> None:
     partial.replace(file)
 
 
-def load(file: Path) -> Callable[[torch.Tensor], object]:
-    """Read a TorchScript file back, on the CPU."""
+def load(file: Path) -> nn.Module:
+    """Read a TorchScript file, on the CPU, in eval mode; ExportError where it is none."""
     with _announced_end():
-        loaded: Callable[[torch.Tensor], object] = torch.jit.load(str(file), map_location="cpu")  # type: ignore[no-untyped-call]
+        loaded: nn.Module = torch.jit.load(str(file), map_location="cpu")  # type: ignore[no-untyped-call]
     return loaded
 
 
 @contextmanager
 def _announced_end() -> Iterator[None]:
-    """Torch announces TorchScript's end on every call; a contract test per torch version says that it still works."""
+    """Torch announces TorchScript's end on every call, and looking through a model touches what its library announces.
+
+    A contract test per torch version says that it still works. What the tracer suspects, parity proves or refutes.
+    """
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", category=FutureWarning, message=".*torch.jit")
-        warnings.filterwarnings("ignore", category=DeprecationWarning, message=".*torch.jit")
+        for category in (FutureWarning, DeprecationWarning, torch.jit.TracerWarning):  # type: ignore[attr-defined]
+            warnings.simplefilter("ignore", category)
         yield
 
 
