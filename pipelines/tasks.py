@@ -5,7 +5,7 @@ believed only after every file it names has been hashed again.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -92,9 +92,9 @@ class Run:
         out.mkdir()
         return out
 
-    def handler(self) -> Path:
-        """The handler file of this model."""
-        return handler_of(project_root(), self.config.model, self.config.load.task, self.config.archive.handler)
+    def handler(self, before: Manifest) -> Path:
+        """The handler file of this model, whose task a stage before has found out."""
+        return handler_of(project_root(), self.config.model, before.facts["task"], self.config.archive.handler)
 
 
 def run_stage(key: str, work: Callable[[], Manifest]) -> str:  # noqa: ARG001 - Prefect caches by the key
@@ -114,12 +114,12 @@ def wrap(run: Run, loaded: Manifest) -> Manifest:
 
 
 def export(run: Run, loaded: Manifest, wrapped: Manifest) -> Manifest:
-    return marline.export.export(run.config.model, run.config.export, loaded, wrapped, run.handler(), run.out("export"))
+    return marline.export.export(run.config.model, run.config.export, loaded, wrapped, run.handler(loaded), run.out("export"))
 
 
 def archive(run: Run, wrapped: Manifest, exported: Manifest) -> Manifest:
     told, device = run.config.archive, run.accelerator.device
-    return marline.archive.archive(run.config.model, told, wrapped, exported, run.handler(), device, run.out("archive"))
+    return marline.archive.archive(run.config.model, told, wrapped, exported, run.handler(wrapped), device, run.out("archive"))
 
 
 def deploy(run: Run, exported: Manifest, archived: Manifest) -> Manifest:
@@ -140,9 +140,11 @@ def _key(stage: str, run: Run, inputs: tuple[Manifest, ...]) -> str:
     config = run.config
     told: dict[str, Any] = {stage: getattr(config, stage).model_dump(mode="json")}
     if stage == "load":
-        told["files"] = _files_sha256(config)
+        told["files"] = _sha256(marline.load.local_files(config.load))
+    if stage == "wrap":
+        told["files"] = _sha256([Path(one.layer.rpartition(":")[0]) for one in config.wrap.components])
     if stage in {"export", "archive"}:
-        told["handler"] = folder_sha256(run.handler().parent)
+        told["handler"] = folder_sha256(run.handler(inputs[0]).parent)
         told["device"] = run.accelerator.device
     if stage == "tune":
         told |= {"loadtest": config.loadtest.model_dump(mode="json"), "deploy": config.deploy.model_dump(mode="json")}
@@ -153,9 +155,6 @@ def _key(stage: str, run: Run, inputs: tuple[Manifest, ...]) -> str:
     return json_sha256(told)
 
 
-def _files_sha256(config: Config) -> dict[str, str]:
-    """Digests of the user's files that stage load reads."""
-    kind, _, name = config.load.source.partition(":")
-    files = [config.load.weights, name.rpartition(":")[0]] if kind == "python" else [config.load.weights]
-    found = {file: file_sha256(Path(file)) for file in files if Path(file).is_file()}
-    return found | ({config.load.samples: folder_sha256(Path(config.load.samples))} if config.load.samples else {})
+def _sha256(places: Iterable[Path]) -> dict[str, str]:
+    """Digests of files and folders of the user's that a stage reads."""
+    return {str(place): folder_sha256(place) if place.is_dir() else file_sha256(place) for place in places if place.exists()}

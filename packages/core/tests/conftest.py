@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from marline.core import Manifest, seal
-from marline.core import WrapConfig as AnySection
+from marline.core import ReportConfig as AnySection
 
 ROOT = Path(__file__).parents[3]
 
@@ -31,7 +31,7 @@ def sealed() -> Callable[..., Manifest]:
         for name, text in files.items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_text(text)
-        section = AnySection(collector_url=None, detail="minimal")
+        section = AnySection(target_rps=None, headroom=0.3)
         return seal(folder, model="tiny", config=section, inputs=inputs, facts=facts or {}, started=time.monotonic())
 
     return make

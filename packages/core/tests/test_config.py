@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from marline.core import STAGES, Config, RequestError, flatten, known_models, project_root, read_config
+from marline.core import STAGES, Config, RequestError, flatten, known_models, located, project_root, read_config
 
 ONE_PROJECT = [HealthCheck.function_scoped_fixture]  # read_config writes nothing, so all examples may share one folder
 
@@ -224,3 +224,32 @@ def _fields(model: type[BaseModel], prefix: str = "") -> list[tuple[str, FieldIn
         else:
             found.append((prefix + name, field))
     return found
+
+
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [
+        ("hf:org/some-model@0123456789012345678901234567890123456789", "hf_org_some_model"),
+        ("./configs", "local_configs"),
+        ("timm:resnet18.a1_in1k", "timm_resnet18_a1_in1k"),
+        ("package:omegaconf/resolvers", "package_omegaconf_resolvers"),
+        ("torchscript:./a/model.pt", "torchscript_a_model_pt"),
+    ],
+)
+def test_a_source_in_place_of_a_name_names_the_model(project: Path, model: str, name: str) -> None:
+    loaded = read_config([f"model={model}"])
+
+    assert (name, model) == (loaded.config.model, loaded.config.load.source)
+
+
+def test_a_file_inside_an_installed_package_is_named_without_a_path_of_this_machine(project: Path) -> None:
+    assert located("package:omegaconf/__init__.py").is_file()
+    assert not located("package:no_such_package/file").exists()
+    assert not located("package:os.path/file").exists()
+    assert Path("here/file") == located("here/file")
+
+
+def test_weights_must_be_a_file_of_a_known_kind_wherever_they_lie(project: Path) -> None:
+    text = refused("model=torchvision:resnet18", "load.weights=package:omegaconf/no.pt")
+
+    assert "load.weights = 'package:omegaconf/no.pt' from the command line is refused" in text

@@ -69,15 +69,14 @@ class LoadConfig(Section):
     trust_remote_code: bool = Field(
         description="run the repository's own Python code; needs a 40-hex revision or a local folder", examples=["false"]
     )
-    allow_pickle: bool = Field(
-        description="read pickled weights, through torch's weights_only=True", examples=["false"]
-    )
+    allow_pickle: bool = Field(description="read pickled weights, through torch's weights_only=True", examples=["false"])
     rename: dict[str, str] = Field(
         description="regular expressions and their replacements, applied in order to the keys of foreign weights",
         examples=["{}"],
     )
     samples: str | None = Field(
-        description="a file, or a folder of files, to use in place of the shipped samples", examples=["models/digits_cnn/samples"]
+        description="a file, or a folder of files, to use in place of the shipped samples",
+        examples=["models/digits_cnn/samples"],
     )
 
     @field_validator("weights")
@@ -100,10 +99,10 @@ class LoadConfig(Section):
 class Component(Section):
     """One kind of layer to replace."""
 
-    path: str = Field(
-        description="names of layers, * for one part of a name", examples=["vision_encoder.layers.*.attn"]
+    path: str = Field(description="names of layers, * for one part of a name", examples=["vision_encoder.layers.*.attn"])
+    layer: str = Field(
+        pattern=r"^[^:]+\.py:\w+$", description="FILE.py:CLASS", examples=["models/sam_tiny/split.py:SplitAttention"]
     )
-    layer: str = Field(pattern=r"^[^:]+\.py:\w+$", description="FILE.py:CLASS", examples=["models/sam_tiny/split.py:SplitAttention"])
     kwargs: dict[str, Any] = Field(default={}, description="arguments of the class that cannot be found", examples=["{}"])
 
 

@@ -110,7 +110,7 @@ def _is_source(model: str) -> bool:
 
 
 def _source_in_place_of_name(told: Mapping[str, Any]) -> dict[str, Any]:
-    """`model=torchvision:resnet18` is the model `torchvision_resnet18` with that source, `./folder` the model `local_folder`."""
+    """`model=torchvision:resnet18` is the model `torchvision_resnet18` with that source, `./folder` is `local_folder`."""
     model = str(told["model"])
     if not _is_source(model) or not isinstance(told.get("load", {}), Mapping):
         return {}

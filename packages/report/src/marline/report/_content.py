@@ -40,7 +40,7 @@ def content(
         "versions": _versions(manifests, by_stage["deploy"].facts["server"]),
         "warnings": [*result["warnings"], *_strangers(manifests)],
         "archive": archived.facts,
-        "source": {key: loaded.facts[key] for key in ("source", "task", "parameters")} | {"input": _input(loaded, exported)},
+        "source": {key: loaded.facts[key] for key in ("source", "task", "parameters")} | {"input": exported.facts["input"]},
         "parity": {key: exported.facts[key] for key in ("method", "parity", "golden", "atol", "rtol")},
         "deployed": by_stage["deploy"].facts,
         "measured": _measured(loaded, tuned, result),
@@ -58,11 +58,6 @@ def _verdict(found: Mapping[str, Any]) -> dict[str, Any]:
         "gain": gain_words(report),
         "marks": marks(report["weights"], report["accelerator"]),
     }
-
-
-def _input(*stages: Manifest) -> Any:
-    """What one request becomes, from the stage that knows: load for a declared input, export for a measured one."""
-    return next((stage.facts["input"] for stage in stages if "input" in stage.facts), None)
 
 
 def _measured(loaded: Manifest, tuned: Manifest, result: Mapping[str, Any]) -> dict[str, Any]:
