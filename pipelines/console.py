@@ -46,7 +46,7 @@ class Console:
 
     def __init__(self, model: str, until: str, run: Path) -> None:
         self.model, self.until, self.run = model, until, run
-        self.terminal = Terminal(file=sys.stdout, soft_wrap=True)
+        self.terminal = Terminal(file=sys.stdout, soft_wrap=True, emoji=False)  # a source such as a:package:b is no picture
         self.log = run / "logs" / "pipeline.log"
         self.stack = ExitStack()
 
@@ -122,7 +122,10 @@ def headline(manifest: Manifest) -> str:
             f"{facts['weights']['kind']} weights ({facts['weights']['detail']}), {facts['parameters']:,} parameters"
         ),
         "wrap": lambda: (
-            f"{facts['auto_class']}, {'reports to ' + facts['collector_url'] if facts['collector_url'] else 'reports nothing'}"
+            facts.get("note")
+            or (
+                f"{facts['auto_class']}, {'reports to ' + facts['collector_url'] if facts['collector_url'] else 'reports nothing'}"
+            )
         ),
         "export": lambda: f"{facts['method']}, largest difference {max(row['max_abs'] for row in facts['parity']):.1g}",
         "archive": lambda: f"{facts['archive']}, {facts['size_bytes'] / 1e6:.1f} MB, sha256 {facts['sha256'][:12]}",

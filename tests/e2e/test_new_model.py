@@ -18,8 +18,16 @@ def elsewhere(place: Any, tmp_path: Path) -> Any:
     return type(place)(root, tmp_path / "artifacts", place.temp)
 
 
-def test_the_skeleton_runs_untouched_up_to_a_served_archive(elsewhere: Any) -> None:
-    made = elsewhere.run("pipelines.new_model", "name=lamp")
+KINDS = {
+    "torch": [],
+    "hf": ["kind=hf"],
+    "modular": ["kind=hf", "base=bert"],
+}
+
+
+@pytest.mark.parametrize("words", KINDS.values(), ids=KINDS)
+def test_a_skeleton_runs_untouched_up_to_a_served_archive(elsewhere: Any, words: list[str]) -> None:
+    made = elsewhere.run("pipelines.new_model", "name=lamp", *words)
     ran = elsewhere.run("pipelines", "model=lamp", "profile=smoke", "until=deploy")
 
     assert (0, "") == (made.code, made.err)

@@ -6,8 +6,8 @@ from marline.core import Manifest, RequestError, WrapConfig
 from marline.wrap._plan import Plan, side_files
 
 NOTE = (
-    "This is a finished TorchScript graph: there is no Python class to subclass, so nothing here reports its use. Where it is "
-    "served from an archive, the serving handler reports each request."
+    "Finished TorchScript: there is no Python class to subclass, so nothing here reports its use; where it is served from an "
+    "archive, the serving handler reports each request."
 )
 
 
