@@ -21,7 +21,7 @@ pytestmark = pytest.mark.e2e
 DIGITS = Path("models/digits_cnn")
 
 
-@pytest.mark.parametrize("model", ["resnet50", "mobilenet_v3_large"])
+@pytest.mark.parametrize("model", ["resnet50", "mobilenet_v3_large", "efficientnet_lite0", "minilm", "vit_tiny"])
 def test_a_model_is_deployed_and_its_golden_pairs_are_equal_over_http(model: str, place: Any) -> None:
     ran = place.run("pipelines", f"model={model}", "until=deploy")
     print(f"{model} took {ran.seconds:.0f} s")
@@ -30,6 +30,31 @@ def test_a_model_is_deployed_and_its_golden_pairs_are_equal_over_http(model: str
     facts = read_manifest(ran.run / "deploy").facts
     assert facts["golden"] > 0
     assert (1, 1, 100) == (facts["workers"], facts["batch_size"], facts["max_batch_delay_ms"])
+
+
+def test_a_photograph_of_a_cat_is_called_a_cat_and_alike_texts_are_near_each_other(place: Any, tmp_path: Path) -> None:
+    """The two models with real weights from packages, both on one server; their stages are cached from the test above."""
+    texts = [b"The cat sleeps on the sofa.", b"A kitten is napping on the couch.", b"Interest rates rose by half a point."]
+    with serving(read_config(["model=minilm"]).config.deploy, tmp_path / "logs") as server:
+        for model in ("efficientnet_lite0", "minilm"):
+            archived = read_manifest(place.run("pipelines", f"model={model}", "until=archive").run / "archive")
+            archive = archived.path(archived.facts["archive"])
+            server.load(archive, model, batch_size=4, max_batch_delay_ms=50, workers=1)
+        photograph = next(place.artifacts.glob("efficientnet_lite0/*/load/sample/chelsea.jpg")).read_bytes()
+        labels = output(server, "efficientnet_lite0", photograph, "image/jpeg")
+        with ThreadPoolExecutor(len(texts)) as askers:
+            answers = list(askers.map(lambda text: output(server, "minilm", text, "text/plain"), texts))
+
+    assert "cat" in labels[0]["label"]
+    cat_sleeps, kitten_naps, rates_rose = (torch.tensor(answer["embedding"]) for answer in answers)
+    assert cat_sleeps @ kitten_naps > 0.5
+    assert cat_sleeps @ rates_rose < 0.2
+
+
+def output(server: Server, model: str, body: bytes, kind: str) -> Any:
+    reply = server.client.predict(model, body, kind)
+    assert 200 == reply.status
+    return json.loads(reply.body)["output"]
 
 
 def held_back() -> tuple[torch.Tensor, torch.Tensor]:
