@@ -118,7 +118,7 @@ def prefect(session: nox.Session) -> None:
 
 @nox.session(name="new-model", venv_backend="none", requires=["env"], default=False)
 def new_model(session: nox.Session) -> None:
-    """A runnable skeleton in models/ and configs/models/: nox -s new-model -- name=NAME"""
+    """A runnable skeleton in models/ and configs/models/: nox -s new-model -- name=NAME kind=hf base=bert"""
     run(session, "python", "-m", "pipelines.new_model", *session.posargs)
 
 

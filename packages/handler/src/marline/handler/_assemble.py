@@ -43,10 +43,13 @@ def handler_of(root: Path, model: str, task: str, named: str | None) -> Path:
 def assemble(handler: Path, checkpoint: Path, folder: Path) -> list[Path]:
     """Copy the handler, the shared base and the processor files of a checkpoint into `folder`; returns the copies.
 
-    Python files beside a model's own handler come along, so that it can import them; its tests and training do too only
-    if they are Python files in that very folder.
+    Python files beside a model's own handler come along, so that it can import them; its tests and other folders do not.
     """
-    beside = sorted(handler.parent.glob("*.py")) if handler.parent != HERE else [handler]
+    beside = (
+        sorted(file for file in handler.parent.glob("*.py") if not file.name.startswith("test_"))
+        if handler.parent != HERE
+        else [handler]
+    )
     files = [*beside, *(HERE / name for name in SHARED), *(checkpoint / name for name in PROCESSOR_FILES)]
     return [Path(shutil.copy(file, folder)) for file in files if file.is_file()]
 
