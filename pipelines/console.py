@@ -121,7 +121,7 @@ def headline(manifest: Manifest) -> str:
         "load": lambda: (
             f"{facts['weights']['kind']} weights ({facts['weights']['detail']}), {facts['parameters']:,} parameters"
         ),
-        "wrap": lambda: facts.get("note") or f"{facts['auto_class']}, {_told_to(facts['collector_url'])}",
+        "wrap": lambda: str(facts.get("note") or f"{facts['auto_class']}, {_told_to(facts['collector_url'])}"),
         "export": lambda: f"{facts['method']}, largest difference {max(row['max_abs'] for row in facts['parity']):.1g}",
         "archive": lambda: f"{facts['archive']}, {facts['size_bytes'] / 1e6:.1f} MB, sha256 {facts['sha256'][:12]}",
         "deploy": lambda: f"ready after {facts['ready_s']:.1f} s, {facts['golden']} golden pairs equal over HTTP",
