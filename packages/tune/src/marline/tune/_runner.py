@@ -6,9 +6,10 @@ from pathlib import Path
 
 from marline.core import progress
 from marline.deploy import Server
+from marline.loadtest import wait_until_quiet
 from marline.tune._trial import Bench, Setting, Trial, run_trial
 
-AGAIN, SURE = 5, 4  # trials in which a confirmation may look for a rate that holds, and those it gets whatever the time
+AGAIN, SURE = 8, 5  # trials in which a confirmation may look for a rate that holds, and those it gets whatever the time
 STEP_DOWN = 0.75
 CONFIRM_AT = 0.85  # of the rate the search found: at the edge itself one hiccup of the machine queues for seconds
 CONFIRM_SHARE = 1.5  # confirmations may take half the budget again
@@ -72,4 +73,6 @@ class Runner:
             if trial.valid or repeated:  # a trial that stays invalid may be so because this rate is too much
                 rps *= STEP_DOWN
             repeated = not trial.valid
+            if not trial.valid:  # or because something else took the machine for a while
+                wait_until_quiet()
         return None
