@@ -14,7 +14,7 @@ from marline.core import LoadTestError, progress
 
 LOCK = Path("/tmp/marline-measuring.lock")  # noqa: S108 - TMPDIR may differ between runs that share the machine
 POLL_S = 0.2
-QUIET_PERCENT, QUIET_S = 15.0, 20.0  # of all cores, as an idle server and this process use 2 to 5; and how long to hope for it
+QUIET_PERCENT, QUIET_S = 15.0, 10.0  # of all cores, as an idle server and this process use 2 to 5; and how long to hope for it
 
 
 @contextmanager

@@ -58,6 +58,8 @@ class Runner:
         self.load(archive, setting)
         trial = run_trial(self.bench, setting, rps, number, purpose)
         self.trials.append(trial)
+        if not trial.valid:  # it will be repeated, perhaps after something else that took the machine has ended
+            wait_until_quiet()
         return trial
 
     def confirm(self, archive: Path, setting: Setting, rps: float, to_beat_rps: float = 0.0) -> Trial | None:
@@ -73,6 +75,4 @@ class Runner:
             if trial.valid or repeated:  # a trial that stays invalid may be so because this rate is too much
                 rps *= STEP_DOWN
             repeated = not trial.valid
-            if not trial.valid:  # or because something else took the machine for a while
-                wait_until_quiet()
         return None
