@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 import threading
@@ -7,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from marline.core import LoadTestError, listening
-from marline.loadtest import measuring
+from marline.loadtest import measuring, wait_until_quiet
 
 HOLD = (
     "import sys, time; from pathlib import Path; from marline.loadtest import measuring\n"
@@ -67,3 +68,16 @@ def _holder(lock: Path, seconds: float) -> subprocess.Popen[str]:
     assert holder.stdout is not None
     assert "held\n" == holder.stdout.readline()
     return holder
+
+
+def test_a_machine_that_something_else_keeps_busy_is_not_called_quiet() -> None:
+    words = [sys.executable, "-c", "while True: pass"]
+    busy = [subprocess.Popen(words) for _ in range(os.cpu_count() or 1)]
+    try:
+        quiet = wait_until_quiet(0.0)
+    finally:
+        for process in busy:
+            process.kill()
+            process.wait()
+
+    assert not quiet

@@ -68,6 +68,16 @@ def test_a_model_that_never_met_its_slo_gets_no_rate_no_gain_and_no_replicas(mak
     assert "No number of replicas can be given: no rate was within the SLO." in (folder / "report.md").read_text()
 
 
+def test_a_run_without_a_valid_trial_is_called_unknown_and_not_unmet(make: Make) -> None:
+    unjudged = NOTHING | {"slo_met": None}
+    folder = make(chosen=CHOSEN | unjudged, default=CHOSEN | unjudged, gain=None)
+
+    verdict = told(folder)["verdict"]
+
+    assert verdict["sentence"].startswith("It is unknown whether resnet50 meets its SLO of p99 ≤ 183 ms")
+    assert "Undecided: every trial of it was invalid." == verdict["confidence"]
+
+
 def test_a_default_that_won_is_called_the_best_of_what_was_tried(make: Make) -> None:
     default = {**CHOSEN, "batch_size": 1, "max_batch_delay_ms": 100, "samples": 816, "slo_met": True}
     report = told(make(chosen=default, default=default, gain=1.0))

@@ -104,13 +104,13 @@ def test_the_most_promising_goes_first_and_the_next_must_beat_it(formula: Any, c
     assert pytest.approx(BEAT * won) == begun.offered_rps
 
 
-def test_an_invalid_trial_is_repeated_at_its_rate_and_speaks_for_nothing(formula: Any) -> None:
-    server = formula(lambda _: 1000.0, invalid_from_rps=0.0)
+def test_an_invalid_trial_is_repeated_at_its_rate_once_and_then_at_a_lower_one(formula: Any) -> None:
+    server = formula(lambda _: 1000.0, invalid_from_rps=60.0)
 
     best = climb(SETTINGS[0], 100.0, SLO_MS, 3, 0.0, server.run)
 
-    assert best is None
-    assert [100.0] * 3 == [trial.offered_rps for trial in server.trials]
+    assert [100.0, 100.0, 70.0, 70.0, 49.0] == [pytest.approx(trial.offered_rps) for trial in server.trials]
+    assert server.trials[-1] == best
 
 
 def test_what_cannot_beat_the_best_so_far_is_given_up(formula: Any) -> None:

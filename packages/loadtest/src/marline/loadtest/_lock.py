@@ -8,10 +8,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
+
 from marline.core import LoadTestError, progress
 
 LOCK = Path("/tmp/marline-measuring.lock")  # noqa: S108 - TMPDIR may differ between runs that share the machine
 POLL_S = 0.2
+QUIET_PERCENT, QUIET_S = 15.0, 10.0  # of all cores, as an idle server and this process use 2 to 5; and how long to hope for it
 
 
 @contextmanager
@@ -28,6 +31,15 @@ def measuring(who: str, *, say: Callable[[str], None] = print, lock: Path = LOCK
         yield
     finally:
         os.close(descriptor)
+
+
+def wait_until_quiet(seconds: float = QUIET_S) -> bool:
+    """Wait while other programs keep the machine busy, for so long at most; whether it is quiet now."""
+    deadline = time.monotonic() + seconds
+    while psutil.cpu_percent(interval=1.0) > QUIET_PERCENT:
+        if time.monotonic() > deadline:
+            return False
+    return True
 
 
 def _open(lock: Path) -> int:

@@ -9,6 +9,8 @@ from marline.report._words import RANDOM, accelerator_words, configuration, mill
 def sentence(report: dict[str, Any]) -> str:
     """What was found, with its SLO and what ran it."""
     chosen, slo, where = report["chosen"], slo_words(report["slo"]), accelerator_words(report["accelerator"])
+    if not chosen["rps"] and chosen["slo_met"] is None:
+        return f"It is unknown whether {report['model']} meets its SLO of {slo} on {where}: no trial was valid."
     if not chosen["rps"]:
         return f"{report['model']} met its SLO of {slo} at no rate that was tried on {where}."
     rate, how = f"{number(chosen['rps'])} requests/s", configuration(chosen)
@@ -21,6 +23,8 @@ def sentence(report: dict[str, Any]) -> str:
 def confidence(report: dict[str, Any], sure: float | None) -> str:
     """How sure the verdict is, with the sample size behind it; `sure` is the confidence asked for, 0 to 1."""
     chosen, slo = report["chosen"], report["slo"]
+    if not chosen["rps"] and chosen["slo_met"] is None:
+        return "Undecided: every trial of it was invalid."
     if not chosen["rps"]:
         return f"Not met: no configuration kept {slo_words(slo)} at any rate tried."
     if chosen["slo_met"] is None:

@@ -6,9 +6,10 @@ from pathlib import Path
 
 from marline.core import progress
 from marline.deploy import Server
+from marline.loadtest import wait_until_quiet
 from marline.tune._trial import Bench, Setting, Trial, run_trial
 
-AGAIN, SURE = 5, 4  # trials in which a confirmation may look for a rate that holds, and those it gets whatever the time
+AGAIN, SURE = 8, 5  # trials in which a confirmation may look for a rate that holds, and those it gets whatever the time
 STEP_DOWN = 0.75
 CONFIRM_AT = 0.85  # of the rate the search found: at the edge itself one hiccup of the machine queues for seconds
 CONFIRM_SHARE = 1.5  # confirmations may take half the budget again
@@ -57,6 +58,8 @@ class Runner:
         self.load(archive, setting)
         trial = run_trial(self.bench, setting, rps, number, purpose)
         self.trials.append(trial)
+        if not trial.valid:  # it will be repeated, perhaps after something else that took the machine has ended
+            wait_until_quiet()
         return trial
 
     def confirm(self, archive: Path, setting: Setting, rps: float, to_beat_rps: float = 0.0) -> Trial | None:

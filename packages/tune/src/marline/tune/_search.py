@@ -15,7 +15,6 @@ OVERHEAD_BATCH_MS, OVERHEAD_REQUEST_MS = 4.0, 0.4  # HTTP and IPC, fitted on eig
 FIRST = 0.6
 UP = ((4.0, 2.0), (2.0, 1.5), (0.0, 1.2))  # (slack above, factor)
 DOWN = 0.7
-INVALID = 3  # so many invalid trials in a row end the search for a setting's rate
 BEAT = 1.05  # a gain smaller than this is not looked for
 CLOSE = 1.1  # a bracket this narrow is not worth another trial
 
@@ -83,17 +82,18 @@ def climb(
 ) -> Trial | None:
     """The trial with the highest rate within the objective that at most `steps` trials find; None where none was within.
 
-    Ends early when the bracket [passed, failed] is narrow, when the setting cannot beat `to_beat_rps` any more, when trials
-    stay invalid, or when `in_time` says that further ones are not affordable. Invalid trials do not count as steps.
+    Ends early when the bracket [passed, failed] is narrow, when the setting cannot beat `to_beat_rps` any more, or when
+    `in_time` says that further trials are not affordable. An invalid trial says nothing about the server: it is repeated at
+    its rate; one that is invalid again shows a rate that cannot be measured on this machine, and a lower one is tried.
     """
     best: Trial | None = None
-    low, high, rate, turn, invalid = 0.0, math.inf, first_rps, 0, 0
-    while turn < steps and invalid < INVALID and (turn + invalid == 0 or in_time()):
+    low, high, rate, turn, again = 0.0, math.inf, first_rps, 0, False
+    while turn < steps and (not (turn or again) or in_time()):
         trial = run(setting, rate)
-        if not trial.valid:  # says nothing about the server: again, and at this rate or not at all
-            invalid += 1
+        if not (trial.valid or again):
+            again = True
             continue
-        turn, invalid = turn + 1, 0
+        turn, again = turn + 1, False
         if trial.within(slo_ms):
             best, low = trial, rate
         else:

@@ -118,12 +118,13 @@ def _choose(runner: Runner, archive: Path, curve: Sequence[Point], out: Path) ->
 
 
 def _config(runner: Runner, setting: Setting, confirmed: Trial | None) -> dict[str, Any]:
-    """The report's CONFIG; rate 0 and the last trial's figures where no rate was within the objective."""
+    """The report's CONFIG; rate 0 and the last trial's figures where no rate was within the objective, or none was judged."""
     trial = confirmed or next(trial for trial in reversed(runner.trials) if trial.setting == setting)
     told = trial.as_json()
     keys = ("batch_size", "max_batch_delay_ms", "workers", "rps", "p50_ms", "p95_ms", "p99_ms", "samples", "slo_met")
     found = {key: told[key] for key in keys}
-    return found if confirmed else {**found, "rps": 0.0, "slo_met": False}
+    judged = any(one.valid for one in runner.trials if one.setting == setting)
+    return found if confirmed else {**found, "rps": 0.0, "slo_met": False if judged else None}
 
 
 def _open_ended(runner: Runner, name: str, confirmed: Trial | None) -> list[str]:
@@ -143,6 +144,8 @@ def _nothing_better(runner: Runner, confirmed: Trial | None) -> str:
     slo_ms = runner.bench.slo_ms
     if confirmed is None and any(trial.within(slo_ms) for trial in runner.trials):
         return f"no rate held within {slo_ms:g} ms in a longer trial; the machine may be busy, or tune.slo_ms too low"
+    if not any(trial.valid for trial in runner.trials):
+        return f"nothing could be measured: every trial was invalid; {runner.trials[-1].invalid_reason}. Is the machine busy?"
     if confirmed is None:
         lowest = min(trial.at_percentile_ms for trial in runner.trials)
         seen = f"the lowest p{runner.bench.tune.percentile:g} seen was {lowest:.0f} ms"
