@@ -52,6 +52,14 @@ def test_no_text_is_odd_enough_to_take_long(text: str) -> None:
     assert time.perf_counter() - began < 0.5
 
 
+def test_a_secret_at_the_edge_of_what_is_kept_is_not_cut_into_something_harmless(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_TOKEN", "correct horse battery staple")
+    path = "/" + "a" * (2 * tracker.LONGEST_TEXT - 20)
+
+    assert "<path> <secret> x" == tracker._scrubbed(f"{path} correct horse battery staple x")
+    assert "<path> then" == tracker._scrubbed(f"{path} then hf_abcdefghijklmnop")
+
+
 CANARIES = {"HF_TOKEN": "canary-in-token", "MY_PASSWORD": "canary pass", "CUDA_HOME": "/opt/canary-cuda"}
 LEAKING = """
 import os
@@ -146,3 +154,26 @@ def test_an_id_that_cannot_be_kept_is_said_to_be_ephemeral(
     program(model(collector.url) + "model.forward(1.0)", XDG_DATA_HOME=str(home) if kept else "/proc/nothing")
 
     assert collector.reports[0]["ephemeral"] is True
+
+
+def test_an_id_that_is_kept_is_only_read(program: Program, tmp_path: Path) -> None:
+    code = "import marline_tracker as t; print(t._install_id())"
+    first = program(code).out
+    before = (tmp_path / "data" / "marline").stat().st_mtime_ns
+
+    second = program(code).out
+
+    assert first == second
+    assert before == (tmp_path / "data" / "marline").stat().st_mtime_ns  # where nothing may be written it is read as well
+
+
+def test_where_files_cannot_be_linked_no_draft_of_an_id_stays(program: Program, tmp_path: Path) -> None:
+    done = program(
+        "import sys, marline_tracker as t\n"
+        "def refuse(event, _):\n"
+        "    if event == 'os.link': raise PermissionError\n"
+        "sys.addaudithook(refuse); print(t._install_id()[1])"
+    )
+
+    assert ["True"] == done.out
+    assert [] == list((tmp_path / "data" / "marline").iterdir())

@@ -88,6 +88,39 @@ def test_without_settings_or_against_the_users_wish_the_guided_class_just_works(
     assert [] == collector.reports
 
 
+def test_where_nothing_is_reported_no_id_is_made(program: Program, told: Callable[..., None], tmp_path: Path) -> None:
+    code = "from marline_tracker import get_machine_id; print(repr(get_machine_id()))"
+
+    alone = program(code)
+    told()
+    refused = program(code, DO_NOT_TRACK="1")
+
+    assert [["''"], ["''"]] == [alone.out, refused.out]
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_guided_class_with_a_tracker_of_another_kind_is_reported(
+    collector: FakeCollector, program: Program, told: Callable[..., None], tmp_path: Path
+) -> None:
+    told()
+    (tmp_path / "guided.py").write_text(GUIDED)
+
+    program("from guided import YourCustomModel; model = YourCustomModel(4.0); model.tracker = object(); model.forward(1.0)")
+
+    assert ["forward"] == [report["method"] for report in collector.reports]
+
+
+def test_a_class_with_the_mixin_that_is_made_from_no_name_is_made(program: Program, tmp_path: Path) -> None:
+    (tmp_path / "mixed.py").write_text(MIXED)
+
+    done = program(
+        "import sys, types; sys.modules['huggingface_hub'] = types.SimpleNamespace()\n"
+        "from mixed import Mixed; print(Mixed.from_pretrained(None, scale=4.0).forward(2.0))"
+    )
+
+    assert ["2.0"] == done.out
+
+
 @pytest.mark.parametrize("detail", ["minimal", "full"])
 def test_a_report_of_the_seeds_own_shape_is_queued(
     collector: FakeCollector, program: Program, told: Callable[..., None], detail: str

@@ -1,4 +1,4 @@
-"""What becomes of queued events: batches, refusals, silence, forks, threads and the end of the process."""
+"""What becomes of queued events: batches, refusals, silence and full queues."""
 
 import json
 from collections.abc import Callable
@@ -137,6 +137,27 @@ def test_no_collector_slows_the_calls_or_the_end(collector: FakeCollector, progr
     assert done.seconds < 2 + 2  # and the interpreter's own start
 
 
+def test_no_batch_is_too_large_for_a_collector_whatever_the_errors_say(
+    collector: FakeCollector, program: Program, model: Model
+) -> None:
+    program(
+        model(collector.url, "full") + "error = ValueError('\u3042' * 4000)\n"
+        "for _ in range(6):\n"
+        "    for _ in range(100): model.forward(1.0)\n"
+        "    model.tracker.report('f', 'fail', 0, error)"
+    )
+
+    assert 606 == len(collector.reports)
+    assert max(len(json.dumps(batch)) for batch in collector.posted) < 64 * 1024
+
+
+@pytest.mark.parametrize("host", ["a..b", "127.0.0.1:9"])
+def test_a_collector_that_cannot_be_reached_is_said_once(program: Program, model: Model, host: str) -> None:
+    done = program(model(f"http://{host}/reports/tiny") + "model.forward(1.0); model.forward(1.0)")
+
+    assert 1 == done.log.count("are being dropped")
+
+
 def test_a_collector_that_trickles_is_left_at_the_deadline(program: Program) -> None:
     done = program("""
 import socket, threading, time
@@ -160,79 +181,6 @@ with socket.create_server(("127.0.0.1", 0)) as listener:
     status, seconds = done.out[0].split()
     assert "0" == status
     assert 0.5 == pytest.approx(float(seconds), abs=0.25)
-
-
-FORKS = """
-import os, sys, threading, warnings
-warnings.simplefilter("ignore")  # from Python 3.12 on a fork beside threads is warned of, and this one is about that
-model.tracker.report("parent", "success", 0.0)
-busy = True
-def work():
-    while busy: model.tracker.report("busy", "success", 0.0); threading.Event().wait(0.002)
-threads = [threading.Thread(target=work) for _ in range(4)]
-for thread in threads: thread.start()
-for wave in range(10):
-    children = []
-    for index in range(10):
-        child = os.fork()
-        if child == 0:
-            busy = False
-            model.tracker.report(f"child {wave * 10 + index}", "success", 0.0)
-            sys.exit(0)
-        children.append(child)
-    for child in children:
-        assert os.waitpid(child, 0)[1] == 0
-busy = False
-for thread in threads: thread.join()
-"""
-
-
-def test_a_hundred_forks_neither_lock_up_nor_send_anything_twice(
-    collector: FakeCollector, program: Program, model: Model
-) -> None:
-    program(model(collector.url) + FORKS, deadline_s=60)
-
-    methods = [report["method"] for report in collector.reports]
-    assert sorted(f"child {number}" for number in range(100)) == sorted(name for name in methods if name.startswith("child"))
-    assert 1 == methods.count("parent")
-    assert len(methods) == len({report["id"] for report in collector.reports})
-
-
-def test_a_forked_child_of_multiprocessing_sends_what_it_has(collector: FakeCollector, program: Program, model: Model) -> None:
-    program(
-        model(collector.url) + "import multiprocessing, warnings; warnings.simplefilter('ignore'); model.forward(1.0)\n"
-        "child = multiprocessing.get_context('fork').Process(target=model.generate); child.start(); child.join()"
-    )
-
-    assert ["forward", "generate"] == sorted(report["method"] for report in collector.reports)
-
-
-THREADS = """
-import threading, time
-start = threading.Event()
-def work():
-    start.wait()
-    for _ in range(10): model.forward(1.0)
-threads = [threading.Thread(target=work) for _ in range(1000)]
-for thread in threads: thread.start()
-start.set()
-for thread in threads: thread.join()
-sender = t.sender(Model.tracker.settings.collector_url)
-while sender._events: time.sleep(0.05)
-model.tracker.report("last", "success", 0.0)
-print(sum(thread.name == "marline-tracker" for thread in threading.enumerate()))
-"""
-
-
-def test_a_thousand_threads_share_one_sender_and_each_report_arrives_or_is_counted(
-    collector: FakeCollector, program: Program, model: Model
-) -> None:
-    done = program(model(collector.url) + THREADS, deadline_s=60)
-
-    told = sum(batch["dropped"] for batch in collector.posted)
-    assert ["1"] == done.out
-    assert 10_001 == len({report["id"] for report in collector.reports}) + told
-    assert len(collector.reports) == len({report["id"] for report in collector.reports})
 
 
 @given(text=st.text() | st.from_regex("[0-9]{1,400}", fullmatch=True))

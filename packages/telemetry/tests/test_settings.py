@@ -76,6 +76,10 @@ def test_share_and_version_may_be_left_out(tmp_path: Path) -> None:
 
 
 WRONG = ['{"collector_url": "no address", "model": "m", "detail": "full"}', "[]", '{"model": "m"}']
+WRONG += [
+    '{"collector_url": null, "model": ["m"], "detail": "full"}',
+    '{"collector_url": null, "model": "m", "detail": "full", "version": []}',
+]
 WRONG += [f'{{"collector_url": null, "model": "m", "detail": "full", "sample_rate": {rate}}}' for rate in (0, 2, "NaN", '"x"')]
 
 

@@ -1,6 +1,5 @@
 """What a call of a tracked method reports, and that the call itself stays as it was."""
 
-import sysconfig
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -32,77 +31,6 @@ def test_byne_serve_gets_a_report_as_its_schema_has_it(byne_serve: FakeCollector
     assert {"machine_id", "status", "timestamp", "method"} == set(byne_serve.reports[0])
 
 
-def test_a_method_that_calls_another_is_one_report(collector: FakeCollector, program: Program, model: Model) -> None:
-    program(model(collector.url) + "model.generate(); model.forward(2.0)")
-
-    assert ["generate", "forward"] == [report["method"] for report in collector.reports]
-
-
-NESTED = """
-class Outer:
-    tracker = t.Tracker(t.Settings(Model.tracker.settings.collector_url, "outer", "minimal"))
-    @t.tracked
-    def forward(self):
-        return model.generate()
-Outer().forward()
-"""
-
-
-def test_a_tracked_model_inside_a_tracked_model_reports_its_own_call(
-    collector: FakeCollector, program: Program, model: Model
-) -> None:
-    program(model(collector.url) + NESTED)
-
-    assert [("tiny", "generate"), ("outer", "forward")] == [(report["model"], report["method"]) for report in collector.reports]
-
-
-TASKS = """
-import asyncio
-class Served(Model):
-    @t.tracked
-    async def answer(self, seconds):
-        await asyncio.sleep(seconds)
-        return self.forward(seconds)
-async def main():
-    served = Served()
-    await asyncio.gather(served.answer(0.2), served.answer(0.1), served.answer(0.05))
-asyncio.run(main())
-"""
-
-
-def test_tasks_of_one_loop_are_told_apart_and_measured_until_they_are_awaited(
-    collector: FakeCollector, program: Program, model: Model
-) -> None:
-    program(model(collector.url) + TASKS)
-
-    assert ["answer"] * 3 == [report["method"] for report in collector.reports]
-    durations = [report["duration_s"] for report in collector.reports]
-    assert all(measured > slept - 0.01 for measured, slept in zip(durations, [0.05, 0.1, 0.2], strict=True))
-
-
-GREENLETS = f"""
-import sys; sys.path.append({sysconfig.get_path("purelib")!r})
-import warnings; warnings.simplefilter("ignore")
-from gevent import monkey; monkey.patch_all()
-import gevent, time
-"""
-
-
-def test_greenlets_are_not_held_up(collector: FakeCollector, program: Program, model: Model) -> None:
-    collector.delay_s = 0.5
-
-    done = program(
-        GREENLETS + model(collector.url) + "gevent.joinall([gevent.spawn(model.generate) for _ in range(20)])\n"
-        "late = []\n"
-        "for _ in range(120):\n"
-        "    began = time.monotonic(); time.sleep(0.01); late.append(time.monotonic() - began)\n"
-        "print(max(late))"
-    )
-
-    assert ["generate"] * 20 == [report["method"] for report in collector.reports]
-    assert float(done.out[0]) < 0.3  # the collector takes half a second, which only the sender's greenlet waits
-
-
 FAILING = """
 import traceback
 own = ValueError("not in /home/ada/photos", 7)
@@ -132,6 +60,20 @@ def test_to_byne_serve_the_class_is_the_error(byne_serve: FakeCollector, program
     program(model(byne_serve.url) + FAILING)
 
     assert "ValueError" == byne_serve.reports[0]["error"]
+
+
+def test_an_error_that_counts_as_false_is_a_failure(collector: FakeCollector, program: Program, model: Model) -> None:
+    program(
+        model(collector.url) + "class Empty(Exception):\n"
+        "    def __len__(self): return 0\n"
+        "class Failing(Model):\n"
+        "    @t.tracked\n"
+        "    def forward(self): raise Empty\n"
+        "try: Failing().forward()\n"
+        "except Empty: pass"
+    )
+
+    assert [("fail", "Empty")] == [(report["status"], report["error_class"]) for report in collector.reports]
 
 
 def test_a_call_that_is_interrupted_is_neither_a_success_nor_a_failure(
@@ -181,6 +123,28 @@ def test_a_report_says_how_large_the_batch_was_and_where_it_was(
     (report,) = collector.reports
     assert facts == tuple(report.get(name) for name in ("batch_size", "device", "dtype"))
     assert "0123abc" == report["model_version"]
+
+
+def test_of_a_structured_array_the_names_of_its_fields_stay_here(
+    collector: FakeCollector, program: Program, model: Model
+) -> None:
+    program(
+        model(collector.url) + TENSOR + "class Dtype:\n"
+        "    name = 'void64'\n"
+        "    def __str__(self): return \"[('salary', '<f8')]\"\n"
+        "table = Tensor(3); table.dtype = Dtype(); batched.forward(table)"
+    )
+
+    assert "void64" == collector.reports[0]["dtype"]
+
+
+def test_a_duration_that_json_cannot_hold_costs_no_other_report(
+    collector: FakeCollector, program: Program, model: Model
+) -> None:
+    program(model(collector.url) + "model.tracker.report('f', 'success', float('nan')); model.forward(1.0)")
+
+    assert ["f", "forward"] == [report["method"] for report in collector.reports]
+    assert "duration_s" not in collector.reports[0]
 
 
 def test_an_argument_that_refuses_to_be_looked_at_costs_the_report_and_not_the_call(
