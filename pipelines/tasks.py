@@ -143,8 +143,9 @@ def _key(stage: str, run: Run, inputs: tuple[Manifest, ...]) -> str:
         told["files"] = _sha256(marline.load.local_files(config.load))
     if stage == "wrap":
         told["files"] = _sha256([Path(one.layer.rpartition(":")[0]) for one in config.wrap.components])
+        told["hub"] = os.environ.get("HF_ENDPOINT") if config.wrap.push else None  # another hub has nothing yet
     if stage in {"export", "archive"}:
-        told["handler"] = folder_sha256(run.handler(inputs[0]).parent)
+        told["handler"] = _sha256(run.handler(inputs[0]).parent.glob("*.py"))  # what `assemble` takes along
         told["device"] = run.accelerator.device
     if stage == "tune":
         told |= {"loadtest": config.loadtest.model_dump(mode="json"), "deploy": config.deploy.model_dump(mode="json")}

@@ -14,6 +14,7 @@ import pytest
 import torch
 from ts.utils.util import list_classes_from_module
 
+from marline.core import StageError
 from marline.handler import FakeContext, assemble, opened
 
 Ask = Callable[..., tuple[list[Any], FakeContext]]
@@ -99,6 +100,11 @@ def test_torchserve_finds_exactly_one_class_in_the_handlers_module(own: Open) ->
 def test_a_module_with_two_classes_is_refused_and_says_why(own: Open) -> None:
     with pytest.raises(ImportError, match=r"my_handler\.py must define exactly one handler class .* it defines 2"):
         own(SHAPE + KEYWORDS + "\nclass Second: ...\n")
+
+
+def test_a_handler_that_cannot_be_imported_says_why(own: Open) -> None:
+    with pytest.raises(StageError, match=r"the handler my_handler\.py cannot be used: ModuleNotFoundError: .*no_such_library"):
+        own("import no_such_library\n")
 
 
 def test_a_model_of_another_archive_with_the_same_names_is_another_module(tmp_path: Path) -> None:

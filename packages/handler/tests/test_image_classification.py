@@ -10,6 +10,7 @@ import torch
 import torchvision
 from PIL import Image
 
+from marline.core import StageError
 from marline.handler import FakeContext, assemble, handler_of, opened
 
 Ask = Callable[..., tuple[list[Any], FakeContext]]
@@ -20,6 +21,21 @@ WEIGHTS = {name: torchvision.models.get_model_weights(name).DEFAULT for name in 
 # roundings may fall differently: by a level each time.
 LEVELS = 2.01 / 255
 SIZES = [(25, 25), (37, 501), (50, 50), (100, 133), (224, 224), (232, 231), (333, 77), (500, 375), (640, 427), (1, 1)]
+
+
+@pytest.mark.parametrize("told", [{"size": {"shortest_edge": 32}}, {"size": {"height": 8, "width": 8}, "image_mean": [0.5]}])
+def test_images_that_it_cannot_prepare_are_refused_at_once(tmp_path: Path, told: dict[str, Any]) -> None:
+    """Comes first: the handlers below stay open, and modules of one name are found once."""
+    (tmp_path / "config.json").write_text("{}")
+    settings = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3, "resample": 2, **told}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(settings))
+    assemble(handler_of(ROOT, "resnet50", "image-classification", None), tmp_path / "none", tmp_path)
+
+    with (
+        pytest.raises(StageError, match=r"size .* this handler makes RGB images of one size"),
+        opened(tmp_path, "image_classification"),
+    ):
+        pass
 
 
 @pytest.fixture(scope="module", params=WEIGHTS)

@@ -280,3 +280,19 @@ def test_the_processor_says_what_torchvision_does(resnet: Manifest) -> None:
     )
     labels = json.loads(resnet.path("checkpoint/config.json").read_text())["id2label"]
     assert (1000, "tench") == (len(labels), labels["0"])
+
+
+def test_a_function_that_fails_says_why(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "model.py").write_text("def make(width):\n    raise ValueError('too wide')\n")
+
+    with pytest.raises(StageError, match=r"fails with load\.init_kwargs=\{'width': 3\}: ValueError: too wide"):
+        run(source=f"python:{tmp_path / 'model.py'}:make", task="text-classification", init_kwargs={"width": 3})
+
+
+def test_labels_may_be_a_list(run: Run, tmp_path: Path) -> None:
+    code = "from torch import nn\n\nLABELS = ['cat', 'dog']\n\n\ndef make():\n    return nn.Linear(3, 2)\n"
+    (tmp_path / "model.py").write_text(code)
+
+    manifest = run(source=f"python:{tmp_path / 'model.py'}:make")
+
+    assert {"0": "cat", "1": "dog"} == json.loads(manifest.path("checkpoint/config.json").read_text())["id2label"]

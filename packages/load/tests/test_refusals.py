@@ -75,6 +75,31 @@ def test_a_config_that_says_too_little_is_asked_about(run: Run, bert: Path, told
         run(source=str(bert))
 
 
+def test_a_config_that_is_no_object_is_refused(run: Run, bert: Path) -> None:
+    (bert / "config.json").write_text("[1]")
+
+    with pytest.raises(RequestError, match=r"config\.json of .* is no JSON object"):
+        run(source=str(bert))
+
+
+def test_a_link_that_leads_out_of_the_folder_is_not_followed(run: Run, bert: Path, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("nobody's business")
+    (bert / "NOTICE").symlink_to(tmp_path / "secret")
+
+    with pytest.raises(RequestError, match=r"NOTICE in .* is a link to .*secret, which would be published"):
+        run(source=str(bert))
+
+
+def test_the_links_of_the_hubs_cache_are_followed(run: Run, bert: Path, tmp_path: Path) -> None:
+    snapshot = tmp_path / "models--me--bert" / "snapshots" / "abc"
+    snapshot.mkdir(parents=True)
+    bert.rename(tmp_path / "models--me--bert" / "blobs")
+    for file in (tmp_path / "models--me--bert" / "blobs").iterdir():
+        (snapshot / file.name).symlink_to(Path("../../blobs", file.name))
+
+    assert "LICENSE.txt" in [path.name for path in run(source=str(snapshot)).path("checkpoint").iterdir()]
+
+
 def test_a_model_without_its_processor_is_asked_about(run: Run, bert: Path) -> None:
     for file in bert.glob("tokenizer*"):
         file.unlink()
@@ -90,8 +115,8 @@ def test_a_processor_that_cannot_be_opened_is_named(run: Run, bert: Path) -> Non
         run(source=str(bert))
 
 
-@pytest.mark.parametrize("reference", ["other/place--own.Own", "../own.Own"])
-def test_code_from_elsewhere_is_refused(run: Run, tiny: Tiny, tmp_path: Path, reference: str) -> None:
+@pytest.mark.parametrize("reference", ["other/place--own.Own", "../own.Own", 3])
+def test_code_from_elsewhere_is_refused(run: Run, tiny: Tiny, tmp_path: Path, reference: object) -> None:
     folder = Path(shutil.copytree(tiny("custom"), tmp_path / "custom"))
     change_config(folder, auto_map={"AutoConfig": reference})
 
@@ -128,6 +153,16 @@ def test_a_damaged_index_is_named(run: Run, bert: Path, content: str) -> None:
     (bert / "model.safetensors.index.json").write_text(content)
 
     with pytest.raises(StageError, match=r"model\.safetensors\.index\.json is damaged"):
+        run(source=str(bert))
+
+
+@pytest.mark.parametrize("shards", [["../model.safetensors"], ["/model.safetensors"], []])
+def test_shards_outside_of_the_folder_are_refused(run: Run, bert: Path, shards: list[str]) -> None:
+    (bert / "model.safetensors").rename(bert.parent / "model.safetensors")
+    told = {"weight_map": {f"layer{index}": name for index, name in enumerate(shards)}}
+    (bert / "model.safetensors.index.json").write_text(json.dumps(told))
+
+    with pytest.raises(StageError, match=r"index\.json names .*; shards are files beside it"):
         run(source=str(bert))
 
 

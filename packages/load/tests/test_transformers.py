@@ -120,7 +120,7 @@ def test_a_told_task_takes_that_head_and_says_what_it_leaves(run: Run, gpt2: Pat
 
 
 def test_a_head_that_was_never_saved_is_refused_with_what_is_missing(run: Run, tiny: Tiny) -> None:
-    with pytest.raises(StageError, match=r"saved as BertForMaskedLM, does not fit the model; missing: .*classifier\.weight"):
+    with pytest.raises(StageError, match=r"saved as BertForMaskedLM\) does not fit the model; missing: .*classifier\.weight"):
         run(source=str(tiny("bert")), task="text-classification")
 
     assert "random" == run(source=str(tiny("bert")), task="text-classification", weights="random").facts["weights"]["kind"]

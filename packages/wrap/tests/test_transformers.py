@@ -71,6 +71,12 @@ def test_methods_the_architecture_lacks_are_named(bert: Manifest, config: Config
     assert [] == list((tmp_path / "wrap").iterdir())
 
 
+@pytest.mark.parametrize("name", ["__init__", "save_pretrained", "from_pretrained", "config_class", "device"])
+def test_what_is_no_method_for_users_is_not_tracked(bert: Manifest, config: Configure, tmp_path: Path, name: str) -> None:
+    with pytest.raises(RequestError, match=rf"wrap\.methods: .*{name}"):
+        wrap("bert", config(methods=(name,)), bert, tmp_path / "wrap")
+
+
 def test_an_architecture_that_this_transformers_lacks_is_refused(bert: Manifest, config: Configure, tmp_path: Path) -> None:
     file = bert.path("checkpoint/config.json")
     told = json.loads(file.read_text())

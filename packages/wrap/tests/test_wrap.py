@@ -13,6 +13,7 @@ from marline.core import Manifest, RequestError, StageError, WrapConfig, seal, v
 from marline.telemetry import FILE
 from marline.wrap import wrap
 from marline.wrap._names import names
+from marline.wrap._plan import without_place
 
 Make = Callable[..., Manifest]
 Configure = Callable[..., WrapConfig]
@@ -121,8 +122,13 @@ def test_torchscript_passes_through_and_says_so(config: Configure, tmp_path: Pat
     for folder in ("load/checkpoint", "wrap"):
         (tmp_path / folder).mkdir(parents=True)
     (tmp_path / "load/checkpoint/model.pt").write_bytes(b"a graph")
-    (tmp_path / "load/checkpoint/config.json").write_text('{"source": "torchscript:model.pt"}')
-    facts = {"kind": "torchscript", "source": "torchscript:model.pt", "task": "voice-activity-detection", "parameters": 3}
+    (tmp_path / "load/checkpoint/config.json").write_text('{"source": "torchscript:/home/me/model.pt"}')
+    facts = {
+        "kind": "torchscript",
+        "source": "torchscript:/home/me/model.pt",
+        "task": "voice-activity-detection",
+        "parameters": 3,
+    }
     facts |= {"weights": {"kind": "published", "detail": "model.pt"}, "init_kwargs": {}, "input": "audio"}
     made = seal(tmp_path / "load", model="vad", config=config(), inputs=[], facts=facts, started=0.0)
     address = "http://127.0.0.1:8000/reports/vad"
@@ -136,6 +142,7 @@ def test_torchscript_passes_through_and_says_so(config: Configure, tmp_path: Pat
     assert "there is no Python class to subclass" in manifest.facts["note"]
     card = manifest.path("repository/README.md").read_text()
     assert manifest.facts["note"] in card
+    assert "/home/me" not in card + manifest.path("repository/config.json").read_text()
     assert f"reports its requests to `{json.dumps(address)}`" in card
     with pytest.raises(RequestError, match="TorchScript is a finished graph"):
         wrap("vad", config(methods=("speak",)), made, tmp_path / "wrap")
@@ -149,6 +156,23 @@ def test_the_card_marks_random_weights_and_says_how_to_opt_out(loaded: Make, con
     assert card.startswith('---\nlibrary_name: transformers\npipeline_tag: "image-classification"\n')
     for words in ("RANDOM WEIGHTS", told.collector_url, "traceback", "`full`", "DO_NOT_TRACK=1", "MARLINE_TELEMETRY=off"):
         assert str(words) in card
+
+
+@pytest.mark.parametrize(
+    ("told", "published"),
+    [
+        ("/home/me/bert", "bert"),
+        ("python:/home/me/model.py:make", "python:model.py:make"),
+        ("published with /home/me/bert, pickled", "published with bert, pickled"),
+        ("python:models/tiny/model.py:make", "python:models/tiny/model.py:make"),
+        ("./folder/bert", "./folder/bert"),
+        ("hf:me/bert@main", "hf:me/bert@main"),
+        ("package:weights/model", "package:weights/model"),
+        ("no answer of https://hub/api", "no answer of https://hub/api"),
+    ],
+)
+def test_what_is_published_does_not_tell_where_files_were(told: str, published: str) -> None:
+    assert published == without_place(told)
 
 
 def test_the_card_of_a_silent_model_says_so(loaded: Make, config: Configure, tmp_path: Path) -> None:

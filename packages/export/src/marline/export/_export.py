@@ -14,6 +14,7 @@ from marline.core import ExportConfig, Manifest, ParityError, StageError, progre
 from marline.export._base import load_base
 from marline.export._parity import Row, as_json, batch_of, compare, named, reloaded
 from marline.export._positional import Positional
+from marline.export._preparation import check_preparation
 from marline.export._torchscript import load, save, to_torchscript
 from marline.handler import FakeContext, Pair, Sample, assemble, difference, opened, write_golden
 
@@ -23,22 +24,24 @@ def export(model: str, config: ExportConfig, loaded: Manifest, wrapped: Manifest
     started = time.monotonic()
     repository = wrapped.path("repository")
     samples = sorted(loaded.path("sample").iterdir())
-    with tempfile.TemporaryDirectory(prefix="marline-") as work:
+    with tempfile.TemporaryDirectory(dir=out, prefix=".staged-") as work:  # until all is proven
         folder = Path(work)
         assemble(handler, repository, folder)
         with opened(folder, handler.stem) as instance:
             inputs = [_input(instance, file) for file in samples]
+            check_preparation(handler, wrapped, samples, inputs)
             base = _base(wrapped, repository, inputs[0])
             progress(0.1, "asking the eager model")
             instance.model = base
-            pairs = [Pair(file.name, file.read_bytes(), _answer(instance, file)) for file in samples]
+            pairs = [Pair(file.name, file.read_bytes(), _answers(instance, [file])[0]) for file in samples]
             progress(0.2, "making TorchScript")
             exported = to_torchscript(base, batch_of(inputs, 2), config.method)
-            save(exported.module, out / "model.pt")
-            rows = _prove(base, out / "model.pt", exported.module, inputs, config, folder)
+            save(exported.module, folder / "model.pt")
+            rows = _prove(base, folder / "model.pt", exported.module, inputs, config, folder)
             progress(0.9, "asking the golden pairs again")
-            instance.model = load(out / "model.pt")
+            instance.model = load(folder / "model.pt")
             _same_answers(instance, samples, pairs, config)
+        (folder / "model.pt").rename(out / "model.pt")
     write_golden(out / "golden.json", pairs)
     write_json(out / "parity.json", {"atol": config.atol, "rtol": config.rtol, "rows": as_json(rows)})
     facts = {
@@ -71,12 +74,13 @@ def _input(instance: Any, file: Path) -> Sample:
     return sample
 
 
-def _answer(instance: Any, file: Path) -> Any:
+def _answers(instance: Any, files: Sequence[Path]) -> list[Any]:
+    """What the handler answers to the files as one batch."""
     context = FakeContext(Path())
-    text = instance.handle([{"body": file.read_bytes()}], context)[0]
-    if context.statuses:
-        raise _unanswered(file, instance.error) from instance.error
-    return json.loads(text)
+    texts = instance.handle([{"body": file.read_bytes()} for file in files], context)
+    for index in context.statuses:
+        raise _unanswered(files[index], instance.error) from instance.error
+    return [json.loads(text) for text in texts]
 
 
 def _unanswered(file: Path, error: Exception) -> StageError:
@@ -102,10 +106,14 @@ def _prove(base: nn.Module, file: Path, module: Any, inputs: Sequence[Sample], c
 
 
 def _same_answers(instance: Any, samples: Sequence[Path], pairs: Sequence[Pair], config: ExportConfig) -> None:
-    for file, pair in zip(samples, pairs, strict=True):
-        found = difference(pair.answer, _answer(instance, file), atol=config.atol, rtol=config.rtol)
-        if found is not None:
-            raise ParityError(f"golden pair {pair.name}, eager against exported: {found}. Nothing was published")
+    """Each sample gets its answer alone, and in a batch with others, where padding may matter."""
+    alone = [_answers(instance, [file])[0] for file in samples]
+    together = _answers(instance, samples[: max(config.batch_sizes)])
+    for answers, how in ((alone, "eager against exported"), (together, "alone against in a batch with others")):
+        for pair, answer in zip(pairs, answers, strict=False):
+            found = difference(pair.answer, answer, atol=config.atol, rtol=config.rtol)
+            if found is not None:
+                raise ParityError(f"golden pair {pair.name}, {how}: {found}. Nothing was published")
 
 
 def _told(sample: Sample) -> dict[str, Any]:

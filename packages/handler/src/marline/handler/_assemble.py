@@ -9,9 +9,10 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
-from marline.core import RequestError
+from marline.core import RequestError, StageError
 
 HERE = Path(__file__).parent
 TASKS = {
@@ -20,7 +21,13 @@ TASKS = {
     "text-classification": HERE / "text_classification.py",
 }
 SHARED = ("base_handler.py", "collation.py", "request_decoding.py", "emulated_device.py", "text_input.py")
-PROCESSOR_FILES = ("preprocessor_config.json", "tokenizer.json", "tokenizer_config.json", "config.json")
+PROCESSOR_FILES = (
+    "preprocessor_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "sentence_bert_config.json",
+    "config.json",
+)
 
 
 def handler_of(root: Path, model: str, task: str, named: str | None) -> Path:
@@ -64,7 +71,7 @@ def opened(folder: Path, module: str) -> Iterator[Any]:
     sys.path.insert(0, str(folder))
     importlib.invalidate_caches()
     try:
-        found = importlib.import_module(module)
+        found = _imported(module)
         classes = [value for value in vars(found).values() if isinstance(value, type) and value.__module__ == module]
         if len(classes) != 1:
             raise ImportError(f"{module}.py must define exactly one handler class for TorchServe, it defines {len(classes)}")
@@ -74,3 +81,10 @@ def opened(folder: Path, module: str) -> Iterator[Any]:
         for name in set(sys.modules) - before:
             if str(getattr(sys.modules[name], "__file__", None) or "").startswith(str(folder)):
                 del sys.modules[name]
+
+
+def _imported(module: str) -> ModuleType:
+    try:
+        return importlib.import_module(module)
+    except Exception as error:  # anyone's code, and ours where the model's processor files are not what it knows
+        raise StageError(f"the handler {module}.py cannot be used: {type(error).__name__}: {error}") from error

@@ -33,6 +33,22 @@ def row(output: Any, index: int) -> Any:
     return tuple(row(value, index) for value in output)
 
 
+def most_likely(output: Any, config: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Logits [classes] to at most five labels with their probabilities, each on its own where classes do not exclude others.
+
+    `config` is a Hugging Face config.json, read as transformers' pipelines do; ValueError where it says regression.
+    """
+    if config.get("problem_type") == "regression":
+        raise ValueError("config.json says that the model does regression, which has no labels; write a handler")
+    logits = (output["logits"] if isinstance(output, Mapping) else output).float()
+    independent = config.get("problem_type") == "multi_label_classification" or len(logits) == 1
+    probabilities = logits.sigmoid() if independent else logits.softmax(0)
+    best = logits.topk(min(5, len(logits))).indices  # by logit: probabilities may be equal where they underflow
+    labels = config.get("id2label") or {}
+    pairs = zip(best.tolist(), probabilities[best].tolist(), strict=True)
+    return [{"label": labels.get(str(index), str(index)), "index": index, "probability": value} for index, value in pairs]
+
+
 def plain(value: Any) -> Any:
     """Tensors inside an answer become lists, so that JSON can express it."""
     if isinstance(value, torch.Tensor):

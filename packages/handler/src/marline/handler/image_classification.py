@@ -12,16 +12,19 @@ from typing import Any
 
 import torch
 from base_handler import BadRequestError, handler_factory
+from collation import most_likely
 from PIL import Image
 
 FOLDER = Path(__file__).parent
 SETTINGS = json.loads((FOLDER / "preprocessor_config.json").read_text())
-LABELS = json.loads((FOLDER / "config.json").read_text()).get("id2label") or {}
+CONFIG = json.loads((FOLDER / "config.json").read_text())
 NORMAL = SETTINGS.get("do_normalize", True)
-MEAN = torch.tensor(SETTINGS["image_mean"] if NORMAL else [0.0] * 3).view(3, 1, 1)
-STD = torch.tensor(SETTINGS["image_std"] if NORMAL else [1.0] * 3).view(3, 1, 1)
+MEAN = torch.tensor(SETTINGS["image_mean"] if NORMAL else [0.0] * 3).view(-1, 1, 1)
+STD = torch.tensor(SETTINGS["image_std"] if NORMAL else [1.0] * 3).view(-1, 1, 1)
 SIZE = SETTINGS["size"]
 CROP = SETTINGS.get("crop_size") if SETTINGS.get("do_center_crop", True) else None
+if (CROP is None and "width" not in SIZE) or len(MEAN) != 3:
+    raise ValueError(f"size {SIZE} without a crop and a mean of {len(MEAN)} colours: this handler makes RGB images of one size")
 
 
 def preprocess(image: Any) -> torch.Tensor:
@@ -29,7 +32,7 @@ def preprocess(image: Any) -> torch.Tensor:
     if not isinstance(image, Image.Image):
         raise BadRequestError(f"expected a JPEG, PNG or WebP image, got {type(image).__name__}")
     rgb = image.convert("RGB")
-    if CROP is None:  # to a fixed size; a checkpoint without either is told so by the missing key
+    if CROP is None:  # to a fixed size
         width, height = SIZE["width"], SIZE["height"]
         cut = rgb.resize((width, height), Image.Resampling(SETTINGS["resample"]))
     else:
@@ -49,13 +52,9 @@ def _centre(width: int, height: int, crop: Mapping[str, int]) -> tuple[float, fl
     return left * x, top * y, (left + crop["width"]) * x, (top + crop["height"]) * y
 
 
-def postprocess(output: Any) -> list[dict[str, Any]]:
+def postprocess(output: Any) -> Any:
     """Logits [classes] to the five most likely labels with their probabilities."""
-    logits = output["logits"] if isinstance(output, Mapping) else output
-    best = logits.topk(min(5, len(logits)))  # by logit: probabilities may be equal where they underflow
-    probabilities = logits.float().softmax(0)[best.indices]
-    pairs = zip(best.indices.tolist(), probabilities.tolist(), strict=True)
-    return [{"label": LABELS.get(str(index), str(index)), "index": index, "probability": value} for index, value in pairs]
+    return most_likely(output, CONFIG)
 
 
 handler = handler_factory(preprocess_function=preprocess, postprocess_function=postprocess)

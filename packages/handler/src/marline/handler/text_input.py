@@ -21,8 +21,16 @@ def _told(name: str) -> dict[str, Any]:
 
 
 CONFIG = _told("config.json")
-LIMITS = (_told("tokenizer_config.json").get("model_max_length"), CONFIG.get("max_position_embeddings"))
+LIMITS = (
+    _told("tokenizer_config.json").get("model_max_length"),
+    _told("sentence_bert_config.json").get("max_seq_length"),  # where sentence-transformers cuts
+    CONFIG.get("max_position_embeddings"),
+)
 TOKENS = min((int(limit) for limit in LIMITS if limit), default=LONGEST)  # an absent limit is written as 1e30
+if not (FOLDER / "tokenizer.json").is_file():
+    raise FileNotFoundError(
+        "there is no tokenizer.json; AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER) writes it"
+    )
 TOKENIZER = Tokenizer.from_file(str(FOLDER / "tokenizer.json"))
 TOKENIZER.no_padding()  # a batch is padded to its own longest sample
 TOKENIZER.enable_truncation(TOKENS)

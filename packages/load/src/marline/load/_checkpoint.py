@@ -18,6 +18,7 @@ from transformers.dynamic_module_utils import get_class_from_dynamic_module
 from transformers.utils import logging as hf_logging
 
 from marline.core import LoadConfig, StageError, progress
+from marline.load._files import WORDS
 from marline.load._foreign import read_weights, refuse_infinite, refuse_misfit, renamed
 from marline.load._head import Head
 from marline.load._hub import Place
@@ -84,7 +85,7 @@ def _loaded(found: Found, stored: Stored) -> tuple[Any, list[str]]:
     where = (
         f"load.weights={found.config.weights}"
         if stored.weights.kind == "file"
-        else f"{found.config.source}, saved as {saved_as},"
+        else f"{found.config.source} (saved as {saved_as})"
     )
     tensors = _tensors(found.config, stored)
     for each in (read_weights(file, str(file), found.config) for file in stored.files) if tensors is None else [tensors]:
@@ -125,7 +126,7 @@ def _tensors(config: LoadConfig, stored: Stored) -> dict[str, torch.Tensor] | No
     read: dict[str, torch.Tensor] = {}
     for file in stored.files:
         read |= read_weights(file, str(file), config)
-    return renamed(read, config.rename, stored.weights.detail)
+    return renamed(read, config.rename, config.source if config.weights in WORDS else config.weights)
 
 
 def _class(found: Found) -> Any:

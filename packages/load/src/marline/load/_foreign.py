@@ -32,7 +32,7 @@ def read_weights(file: Path, where: str, config: LoadConfig) -> Tensors:
     try:
         content = torch.load(file, map_location="cpu", weights_only=True, mmap=_is_zip(file))
     except Exception as error:  # the file is foreign, and so is all that its reader may raise
-        reason = str(error).strip().splitlines()[0][:200]
+        reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
         raise StageError(f"{where} holds more than tensors, or is damaged; nothing of it was run: {reason}") from None
     return _tensors(content, where)
 

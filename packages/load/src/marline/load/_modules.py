@@ -12,7 +12,7 @@ from huggingface_hub import save_torch_state_dict
 from PIL import Image
 from torch import nn
 
-from marline.core import LoadConfig, RequestError, progress, write_json
+from marline.core import LoadConfig, RequestError, StageError, progress, write_json
 from marline.load._source import Expects, Source, Written, only_transformers
 from marline.load._weights import build
 
@@ -46,13 +46,20 @@ def module_source(config: LoadConfig, module: Module) -> Source:
 
 
 def called(build: Callable[..., nn.Module], init_kwargs: Mapping[str, Any]) -> nn.Module:
-    """What `build` gives for the user's keyword arguments; RequestError where they do not fit or it is no module."""
+    """What `build` gives for the user's keyword arguments.
+
+    Raises RequestError where they do not fit or it is no module, StageError where it fails.
+    """
     try:
         module = build(**init_kwargs)
     except TypeError as error:
         raise RequestError(
             f"load.init_kwargs={dict(init_kwargs)} does not fit: {error}; write load.init_kwargs.KEY=VALUE"
         ) from None
+    except Exception as error:  # code of the user's or of a library's, and values that it does not take
+        raise StageError(
+            f"load.source fails with load.init_kwargs={dict(init_kwargs)}: {type(error).__name__}: {error}"
+        ) from error
     if not isinstance(module, nn.Module):
         raise RequestError(f"load.source must name a function that returns a torch.nn.Module, not {type(module).__name__}")
     return module

@@ -36,9 +36,21 @@ LICENCES = ("LICENSE*", "NOTICE*", "COPYING*", "README.md")
 
 
 def matching(place: Place, patterns: Iterable[str]) -> list[str]:
-    """Names of the source's files in the places where loaders look: at the top, or where the pattern has a folder."""
+    """Names of the source's files in the places where loaders look: at the top, or where the pattern has a folder.
+
+    What they are is copied on, so RequestError for a link that leads out of the folder.
+    """
     alike = {name for name in place.files for each in patterns if name.count("/") == each.count("/") and fnmatch(name, each)}
-    return sorted(name for name in alike if (place.folder / name).is_file())
+    found = sorted(name for name in alike if (place.folder / name).is_file())
+    home = place.folder.resolve()
+    homes = (home, home.parents[1] / "blobs") if home.parent.name == "snapshots" else (home,)  # as the hub's cache has it
+    for name in found:
+        file = (place.folder / name).resolve()
+        if not any(map(file.is_relative_to, homes)):
+            raise RequestError(
+                f"{name} in {place.folder} is a link to {file}, which would be published; put a copy in its place"
+            )
+    return found
 
 
 def processor_files(place: Place) -> list[str]:
@@ -73,7 +85,7 @@ def code_files(place: Place) -> list[str]:
     names: set[str] = set()
     for name in ["config.json", *matching(place, (*TOKENIZER, *OTHERS))]:
         for reference in _references(_told(place, name).get("auto_map", {})):
-            if not re.fullmatch(r"\w+\.\w+", reference):  # ORG/NAME--module.Class
+            if not re.fullmatch(r"\w+\.\w+", str(reference)):  # ORG/NAME--module.Class
                 raise RequestError(f"{name} of {place.folder} runs {reference}, which lies elsewhere; no commit pins that")
             module = place.folder / f"{reference.partition('.')[0]}.py"
             try:

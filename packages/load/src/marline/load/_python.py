@@ -1,10 +1,11 @@
 """`python:FILE.py:FUNCTION`: a function of the user's own that returns a module.
 
-The file may say more: LABELS maps class indices to names, PROCESSOR is the preprocessor_config.json of its images, and
-INPUT_SHAPE is the shape of one tensor where it takes no images.
+The file may say more: LABELS maps class indices to names or lists them, PROCESSOR is the preprocessor_config.json of its
+images, and INPUT_SHAPE is the shape of one tensor where it takes no images.
 """
 
 import importlib.util
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -24,7 +25,8 @@ def from_python(config: LoadConfig) -> Source:
     init = getattr(code, function, None)
     if not callable(init):
         raise RequestError(f"load.source=python:{name}: {file} has no function {function!r}")
-    labels = {str(index): str(label) for index, label in getattr(code, "LABELS", {}).items()}
+    told = getattr(code, "LABELS", {})
+    labels = {str(index): str(label) for index, label in (told.items() if isinstance(told, Mapping) else enumerate(told))}
     task = "image-classification" if labels and config.task == "auto" else told_task(config)
     shape = getattr(code, "INPUT_SHAPE", None)
     expects = Expects(input=INPUTS.get(task, "tensor")) if shape is None else Expects(input="tensor", shape=tuple(shape))

@@ -80,6 +80,9 @@ def _shards(place: Place, kind: str) -> tuple[Path, ...]:
         raise StageError(f"{place.folder} has shards of weights, but no {index.name} that says what is in them") from None
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise StageError(f"{index} is damaged: {error!r}") from None
+    outside = [name for name in names if not isinstance(name, str) or Path(name).name != name]
+    if outside or not names:
+        raise StageError(f"{index} names {outside or 'no file'}; shards are files beside it")
     missing = [name for name in names if not (place.folder / name).is_file()]
     if missing:
         raise StageError(f"{index} names {', '.join(missing)}, which is not there; complete the folder, or fetch it again")

@@ -47,9 +47,11 @@ def from_transformers(config: LoadConfig) -> Source:
 def _own_code(config: LoadConfig, place: Place) -> bool:
     """Whether the model's own code is run; RequestError where it cannot do without and nobody trusts it."""
     try:
-        content: dict[str, Any] = json.loads((place.folder / "config.json").read_text(encoding="utf-8"))
+        content: Any = json.loads((place.folder / "config.json").read_text(encoding="utf-8"))
     except ValueError as error:
         raise RequestError(f"config.json of {config.source} is no JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise RequestError(f"config.json of {config.source} is no JSON object, so it is no model of transformers")
     known = content.get("model_type")
     if "auto_map" in content and (config.trust_remote_code or known in CONFIG_MAPPING):
         return config.trust_remote_code

@@ -9,10 +9,10 @@ from marline.deploy import Server
 from marline.loadtest import wait_until_quiet
 from marline.tune._trial import Bench, Setting, Trial, run_trial
 
-AGAIN, SURE = 8, 5  # trials in which a confirmation may look for a rate that holds, and those it gets whatever the time
+AGAIN, SURE = 8, 3  # trials in which a confirmation may look for a rate that holds, and those it gets whatever the time
 STEP_DOWN = 0.75
 CONFIRM_AT = 0.85  # of the rate the search found: at the edge itself one hiccup of the machine queues for seconds
-CONFIRM_SHARE = 1.5  # confirmations may take half the budget again
+DEFAULT_SHARE, CONFIRM_SHARE = 1.2, 1.5  # of the budget, when the search for the default ends, and confirmations
 
 
 def serve(server: Server, archive: Path, model: str, setting: Setting) -> None:

@@ -14,7 +14,7 @@ from marline.deploy import Server, prove, serving
 from marline.handler import read_golden
 from marline.loadtest import measuring
 from marline.tune._curve import Point, service_curve
-from marline.tune._runner import Runner, serve
+from marline.tune._runner import DEFAULT_SHARE, Runner, serve
 from marline.tune._search import FIRST, calibration, capacity_rps, climb, default_of, grid, search
 from marline.tune._trial import Bench, Setting, Trial
 
@@ -98,7 +98,8 @@ def _choose(runner: Runner, archive: Path, curve: Sequence[Point], out: Path) ->
     best = search(grid(config), curve, slo_ms, config.steps, run, in_time=runner.in_time)
     # The default comes last: Java has compiled its hot paths by then, which it had not for the first candidates.
     begin_rps = FIRST * capacity_rps(curve, default) * calibration(best, curve)
-    first = climb(default, begin_rps, slo_ms, config.steps, 0.0, run)
+    in_time = partial(runner.in_time, DEFAULT_SHARE)
+    first = climb(default, begin_rps, slo_ms, config.steps, 0.0, run, in_time=in_time)
     confirmed = runner.confirm(archive, default, first.offered_rps) if first else None
     default_verdict = (default, _config(runner, default, confirmed))
     carried = confirmed.offered_rps if confirmed else 0.0

@@ -7,7 +7,7 @@ from typing import Any
 
 from marline.core import Manifest, WrapConfig
 from marline.telemetry import Settings
-from marline.wrap._plan import render
+from marline.wrap._plan import render, without_place
 
 
 def card(model: str, config: WrapConfig, settings: Settings, loaded: Manifest, facts: Mapping[str, Any]) -> str:
@@ -17,7 +17,12 @@ def card(model: str, config: WrapConfig, settings: Settings, loaded: Manifest, f
         "README.md",
         model=model,
         settings=settings,
-        loaded={"revision": None, **loaded.facts},
+        loaded={
+            "revision": None,
+            **loaded.facts,
+            "source": without_place(loaded.facts["source"]),
+            "weights": {key: without_place(told) for key, told in loaded.facts["weights"].items()},
+        },
         facts={"note": None, **facts},
         replaced=[one.path for one in config.components],
         license=_license(source),

@@ -40,7 +40,7 @@ def plan_custom_code(model: str, config: WrapConfig, loaded: Manifest) -> Plan:
         raise _refused("; ".join(problems))
     auto_class = loaded.facts["auto_class"] if loaded.facts["auto_class"] in references else next(iter(references))
     base = references[auto_class]
-    check_methods(config.methods, base, found[base]["methods"].__contains__)
+    check_methods(config.methods, base, found[base]["methods"])
     entries = {auto: f"tracked_{called.stem}.{reference.partition('.')[2]}" for auto, reference in references.items()}
     return Plan(
         facts={

@@ -2,8 +2,9 @@
 
 import hashlib
 import json
+import re
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -67,10 +68,17 @@ def tracked_code(stem: str, classes: Iterable[Tracked]) -> dict[str, str]:
     return {f"tracked_{stem}.py": text, "marline_tracker.py": FILE.read_text(encoding="utf-8")}
 
 
-def check_methods(methods: Sequence[str], owner: str, has: Callable[[str], bool]) -> None:
-    """RequestError where `wrap.methods` names what the model lacks."""
-    if missing := [name for name in methods if not has(name)]:
+def check_methods(methods: Sequence[str], owner: str, has: Collection[str]) -> None:
+    """RequestError where `wrap.methods` names what the model lacks, or what the tracked class needs for itself."""
+    if missing := [name for name in methods if name not in has]:
         raise RequestError(f"wrap.methods: {owner} has no {', '.join(missing)}; leave out what it lacks")
+    if inner := [name for name in methods if name.startswith("_") or name == "save_pretrained"]:
+        raise RequestError(f"wrap.methods: {', '.join(inner)} cannot be tracked; name methods that users of the model call")
+
+
+def without_place(told: str) -> str:
+    """A source or a sentence without the folders that absolute paths in it begin with: what is published does not tell them."""
+    return re.sub(r"(?<![\w./])/(?!/)(?:[^\s/]+/)*", "", told)
 
 
 def digest(code: Mapping[str, str]) -> str:

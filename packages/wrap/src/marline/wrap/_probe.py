@@ -3,6 +3,7 @@
 Imports nothing of ours: whatever the repository's code does, it does to a process that has nothing and is ended soon.
 """
 
+import inspect
 import json
 import sys
 from pathlib import Path
@@ -25,7 +26,7 @@ def look(folder: str, reference: str) -> dict[str, Any]:
         return {"problem": "has no forward"}
     return {
         "problem": None,
-        "methods": [name for name in dir(found) if callable(getattr(found, name, None))],
+        "methods": [name for name in dir(found) if inspect.isfunction(inspect.getattr_static(found, name, None))],
         "generates": hasattr(found, "generate"),
         "will_generate": hasattr(found, "prepare_inputs_for_generation"),  # transformers adds `generate` to such remote code
     }

@@ -3,7 +3,7 @@
 import json
 
 from marline.core import Manifest, RequestError, WrapConfig
-from marline.wrap._plan import Plan, side_files
+from marline.wrap._plan import Plan, side_files, without_place
 
 NOTE = (
     "Finished TorchScript: there is no Python class to subclass, so nothing here reports its use; where it is served from an "
@@ -16,6 +16,7 @@ def plan_torchscript(_: str, config: WrapConfig, loaded: Manifest) -> Plan:
     if config.components or config.methods:
         raise RequestError("wrap.components and wrap.methods need Python classes; TorchScript is a finished graph")
     checkpoint = loaded.path("checkpoint")
+    told = json.loads((checkpoint / "config.json").read_text())
     return Plan(
         facts={
             "base_class": None,
@@ -26,6 +27,6 @@ def plan_torchscript(_: str, config: WrapConfig, loaded: Manifest) -> Plan:
             "note": NOTE,
         },
         code={},
-        config=json.loads((checkpoint / "config.json").read_text()),
+        config={**told, "source": without_place(told["source"])},
         copies=side_files(checkpoint),
     )

@@ -1,5 +1,6 @@
 """An architecture that transformers has: classes of the same names, on a configuration class of this repository's own."""
 
+import inspect
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -32,7 +33,7 @@ def plan_transformers(model: str, config: WrapConfig, loaded: Manifest) -> Plan:
     autos = _autos(stock, told.get("architectures") or ())
     classes = _classes(told.get("architectures") or (), autos)
     base = autos.get(loaded.facts["auto_class"], classes[0])
-    check_methods(config.methods, base.__name__, lambda name: callable(getattr(base, name, None)))
+    check_methods(config.methods, base.__name__, _methods(base))
     components = read_components(config.components)
     auto_map = {
         "AutoConfig": f"configuration_{called.stem}.{stock.__name__}",
@@ -123,5 +124,10 @@ def _classes(architectures: Sequence[str], autos: Mapping[str, ModelClass]) -> l
 def _tracked(one: ModelClass, module: str, methods: Sequence[str]) -> Tracked:
     """What the class itself has: one that cannot generate must not look as if it could."""
     generates = ("generate",) if one.can_generate() else ()
-    more = tuple(name for name in methods if name not in {"forward", "generate"} and callable(getattr(one, name, None)))
+    more = tuple(name for name in methods if name not in {"forward", "generate"} and name in _methods(one))
     return Tracked(module=module, name=one.__name__, methods=("forward", *generates, *more))
+
+
+def _methods(one: ModelClass) -> set[str]:
+    """Names of what is called on a model: no attributes, properties or class methods."""
+    return {name for name in dir(one) if inspect.isfunction(inspect.getattr_static(one, name))}
