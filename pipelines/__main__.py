@@ -19,10 +19,12 @@ def main(words: list[str]) -> int:
 
     prepare(config.artifacts)
     from pipelines.lifecycle import lifecycle  # noqa: PLC0415 - as above; also reads the environment just prepared
+    from pipelines.server import start_temporary  # noqa: PLC0415 - as above
 
     model = next(word.partition("=")[2] for word in words if word.startswith("model="))
     try:
         with ending_with_us():
+            start_temporary()
             lifecycle(model, [word for word in words if not word.startswith("model=")])
     except MarlineError as error:
         print(f"\npipeline: {error}", file=sys.stderr)

@@ -8,12 +8,12 @@ import logging
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TextIO
+from typing import Any, Self, TextIO
 
 from rich.console import Console as Terminal
 from rich.markup import escape
@@ -121,7 +121,7 @@ def headline(manifest: Manifest) -> str:
         "load": lambda: (
             f"{facts['weights']['kind']} weights ({facts['weights']['detail']}), {facts['parameters']:,} parameters"
         ),
-        "wrap": lambda: str(facts.get("note") or f"{facts['auto_class']}, {_told_to(facts['collector_url'])}"),
+        "wrap": lambda: str(facts.get("note") or f"{facts['auto_class']}, {_told_to(facts)}"),
         "export": lambda: f"{facts['method']}, largest difference {max(row['max_abs'] for row in facts['parity']):.1g}",
         "archive": lambda: f"{facts['archive']}, {facts['size_bytes'] / 1e6:.1f} MB, sha256 {facts['sha256'][:12]}",
         "deploy": lambda: f"ready after {facts['ready_s']:.1f} s, {facts['golden']} golden pairs equal over HTTP",
@@ -133,5 +133,6 @@ def headline(manifest: Manifest) -> str:
     return lines[manifest.stage]()
 
 
-def _told_to(collector_url: str | None) -> str:
-    return f"reports to {collector_url}" if collector_url else "reports nothing"
+def _told_to(facts: Mapping[str, Any]) -> str:
+    reports = f"reports to {facts['collector_url']}" if facts["collector_url"] else "reports nothing"
+    return f"{reports}, uploaded to {facts['pushed']}" if facts.get("pushed") else reports

@@ -1,6 +1,7 @@
 """`python -m pipelines.server [port=4200]`: Prefect's own server and page, with its database in artifacts/.prefect."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -43,6 +44,23 @@ def running(home: Path) -> Iterator[None]:
         except subprocess.TimeoutExpired:
             server.kill()
             server.wait()
+
+
+def start_temporary() -> None:
+    """Start Prefect's temporary server, unless PREFECT_API_URL names one, so that it outlives a Ctrl-C in the terminal.
+
+    A terminal interrupts the whole process group. A server that ends with us leaves our flow to retry its calls for minutes;
+    a child inherits which signals are blocked, so this one never sees SIGINT and is stopped by Prefect at our end.
+    """
+    if "PREFECT_API_URL" in os.environ:
+        return
+    from prefect.server.api.server import SubprocessASGIServer  # noqa: PLC0415 - the rest of this file needs no Prefect
+
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        SubprocessASGIServer().start()  # the one that Prefect's clients in this process look for
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _wait(server: subprocess.Popen[bytes], port: int, log: Path) -> None:

@@ -157,3 +157,23 @@ def test_a_pipeline_killed_while_it_tunes_leaves_nothing_and_the_next_run_goes_o
     print(f"the run with another objective took {again.seconds:.0f} s")
     assert (0, "") == (again.code, again.err)
     assert ["load", "wrap", "export", "archive", "deploy"] == again.cached
+
+
+@pytest.mark.parametrize("line", ["  run", "  archive"])
+def test_ctrl_c_in_a_terminal_ends_a_pipeline_within_seconds_and_leaves_nothing(
+    place: Any, smoke: Any, program: Callable[..., subprocess.Popen[str]], until: Callable[..., float], line: str
+) -> None:
+    """A terminal interrupts every process of the group: Prefect's server as well, if it could hear it."""
+    assert 0 == smoke.code
+    pipeline = program("pipelines", "model=digits_cnn", "until=deploy", "fresh=deploy", "profile=smoke")
+    assert pipeline.stdout is not None
+    assert any(said.startswith(line) for said in iter(pipeline.stdout.readline, ""))
+
+    os.killpg(pipeline.pid, signal.SIGINT)
+
+    assert 130 == pipeline.wait(20)
+    assert pipeline.stderr is not None
+    assert ["pipeline: interrupted; finished stages are kept and the next run goes on from there"] == (
+        pipeline.stderr.read().strip().splitlines()
+    )
+    until(lambda: not place.ours(), DEADLINE_S, "no process of ours")

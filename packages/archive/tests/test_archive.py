@@ -26,6 +26,7 @@ def test_an_archive_holds_what_serving_needs_and_nothing_else(build: Build, tmp_
     assert {
         "MAR-INF/MANIFEST.json",
         "base_handler.py",
+        "collation.py",
         "emulated_device.py",
         "request_decoding.py",
         "config.json",

@@ -233,7 +233,9 @@ def _fields(model: type[BaseModel], prefix: str = "") -> list[tuple[str, FieldIn
         ("./configs", "local_configs"),
         ("timm:resnet18.a1_in1k", "timm_resnet18_a1_in1k"),
         ("package:omegaconf/resolvers", "package_omegaconf_resolvers"),
-        ("torchscript:./a/model.pt", "torchscript_a_model_pt"),
+        ("torchscript:/a/model.pt", "torchscript_model_pt"),
+        ("python:/a/model.py:build", "python_model_py_build"),
+        ("./my folder", "local_my_folder"),
     ],
 )
 def test_a_source_in_place_of_a_name_names_the_model(project: Path, model: str, name: str) -> None:

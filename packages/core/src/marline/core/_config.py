@@ -45,7 +45,7 @@ class LoadConfig(Section):
 
     source: str = Field(
         pattern=r"^(torchvision:\w+|timm:[\w.\-]+|python:[^:]+\.py:\w+|torchscript:\S+\.(pt|pth|jit)|hf:[\w.\-]+(/[\w.\-]+)?(@\S+)?"
-        r"|package:\w+/\S*|\.{0,2}/\S*)$",
+        r"|package:\w+/.*|\.{0,2}/.*)$",
         description="torchvision:NAME, timm:NAME, hf:ORG/NAME@REVISION, a folder (./NAME, or package:NAME/FOLDER inside an "
         "installed Python package), torchscript:FILE.pt, or python:FILE.py:FUNCTION for code of your own",
         examples=["torchvision:resnet50"],

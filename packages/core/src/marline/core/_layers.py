@@ -114,7 +114,12 @@ def _source_in_place_of_name(told: Mapping[str, Any]) -> dict[str, Any]:
     model = str(told["model"])
     if not _is_source(model) or not isinstance(told.get("load", {}), Mapping):
         return {}
-    named = model.partition("@")[0] if ":" in model else f"local_{Path(model).resolve().name}"
+    kind, _, rest = model.partition("@")[0].partition(":")
+    named = (
+        f"{kind}:{Path(rest).name if kind in {'python', 'torchscript'} else rest}"
+        if rest
+        else f"local_{Path(model).resolve().name}"
+    )
     name = re.sub(r"\W+", "_", named).strip("_")
     return {"model": name, "load": {**told.get("load", {}), "source": model}}
 
@@ -165,6 +170,8 @@ def _explain(problem: Mapping[str, Any], merged: Any, origins: Mapping[str, str]
     field = _known_keys(Config).get(key)
     told = f" ({field.description})" if field is not None else ""
     why = str(problem["msg"]).removeprefix("Value error, ").removeprefix("Input ")
+    if problem["type"] == "string_pattern_mismatch":  # the description says it better than the regular expression
+        why = "not of this form"
     return f"{key} = {value!r} from {origin} is refused: {why}{told}; {_example(key)}"
 
 

@@ -20,7 +20,8 @@ TASKS = {
     "image-classification": HERE / "image_classification.py",
     "text-classification": HERE / "text_classification.py",
 }
-SHARED = ("base_handler.py", "collation.py", "request_decoding.py", "emulated_device.py", "text_input.py")
+SHARED = ("base_handler.py", "collation.py", "request_decoding.py", "emulated_device.py")
+TEXT = HERE / "text_input.py"  # brings the tokenizers library, which other handlers do not need
 PROCESSOR_FILES = (
     "preprocessor_config.json",
     "tokenizer.json",
@@ -57,7 +58,10 @@ def assemble(handler: Path, checkpoint: Path, folder: Path) -> list[Path]:
         if handler.parent != HERE
         else [handler]
     )
-    files = [*beside, *(HERE / name for name in SHARED), *(checkpoint / name for name in PROCESSOR_FILES)]
+    shared = [HERE / name for name in SHARED]
+    if any(TEXT.stem in file.read_text(encoding="utf-8") for file in beside):
+        shared.append(TEXT)
+    files = [*beside, *shared, *(checkpoint / name for name in PROCESSOR_FILES)]
     return [Path(shutil.copy(file, folder)) for file in files if file.is_file()]
 
 

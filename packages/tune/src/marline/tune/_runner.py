@@ -12,7 +12,8 @@ from marline.tune._trial import Bench, Setting, Trial, run_trial
 AGAIN, SURE = 8, 3  # trials in which a confirmation may look for a rate that holds, and those it gets whatever the time
 STEP_DOWN = 0.75
 CONFIRM_AT = 0.85  # of the rate the search found: at the edge itself one hiccup of the machine queues for seconds
-DEFAULT_SHARE, CONFIRM_SHARE = 1.2, 1.5  # of the budget, when the search for the default ends, and confirmations
+CONFIRM_SHARE = 1.5  # of the budget: when confirmations beyond those end
+DEFAULT_SHARE = 2.0  # and the search for the default, which must have its chance: a gain is over its best rate
 
 
 def serve(server: Server, archive: Path, model: str, setting: Setting) -> None:
