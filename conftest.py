@@ -12,6 +12,7 @@ ROOT = Path(__file__).parent
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Under xdist, tests that share costly fixtures stay together: those of a package, and all that start a server.
 
