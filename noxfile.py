@@ -143,7 +143,7 @@ def unit(session: nox.Session) -> None:
 @nox.session(venv_backend="none", requires=["env"])
 def tests(session: nox.Session) -> None:
     """Every test, end to end on real TorchServe included: nox -s tests -- -k manifest"""
-    run(session, "python", "-m", "pytest", "-n", "logical", "--dist", "loadgroup", "-m", "not slow", *session.posargs)
+    run(session, "python", "-m", "pytest", "-n", "logical", "--no-loadscope-reorder", "-m", "not slow", *session.posargs)
 
 
 @nox.session(venv_backend="none", requires=["env"])
