@@ -11,11 +11,15 @@ from xdist.scheduler import LoadScopeScheduling
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+ALONE = ("tests/e2e/test_models.py", "tests/e2e/test_new_model.py")  # start servers, but need no run of the others
+
+
 class Together(LoadScopeScheduling):
-    """Keeps on one worker what shares costly fixtures: the tests of a package, and all in `tests/e2e`, one after another."""
+    """Keeps on one worker what shares costly fixtures: the tests of a package, and all in `tests/e2e` but those above."""
 
     def _split_scope(self, nodeid: str) -> str:
-        return "/".join(nodeid.partition("::")[0].split("/")[:2])
+        file = nodeid.partition("::")[0]
+        return file if file in ALONE else "/".join(file.split("/")[:2])
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
