@@ -1,4 +1,4 @@
-"""Text to a model's numbers, by the `tokenizer.json` beside this file. Goes into every archive; text handlers import it.
+"""Text to a model's numbers, by the `tokenizer.json` beside this file. Goes into the archives whose handler imports it.
 
 Hugging Face's tokenizers library reads that file as transformers does; transformers itself is not needed.
 """
