@@ -52,13 +52,15 @@ class Console:
 
     def __enter__(self) -> Self:
         self.log.parent.mkdir(parents=True)
-        stream: TextIO = self.stack.enter_context(self.log.open("a", buffering=1))
-        self._log_to_file()
-        self.stack.enter_context(redirect_stdout(stream))
-        self.stack.enter_context(redirect_stderr(stream))
-        stages = STAGES[: STAGES.index(self.until) + 1]
-        self.terminal.print(f"[bold]{self.model}[/]: {', '.join(stages)}", highlight=False)
-        self.terminal.print(f"  run     {self.run}", highlight=False)
+        with ExitStack() as stack:  # an interrupt before the last line must not leave the error output in the log
+            stream: TextIO = stack.enter_context(self.log.open("a", buffering=1))
+            self._log_to_file()
+            stack.enter_context(redirect_stdout(stream))
+            stack.enter_context(redirect_stderr(stream))
+            stages = STAGES[: STAGES.index(self.until) + 1]
+            self.terminal.print(f"[bold]{self.model}[/]: {', '.join(stages)}", highlight=False)
+            self.terminal.print(f"  run     {self.run}", highlight=False)
+            self.stack = stack.pop_all()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:

@@ -99,7 +99,10 @@ class Run:
 
 def run_stage(key: str, work: Callable[[], Manifest]) -> str:  # noqa: ARG001 - Prefect caches by the key
     """Do the work of one stage; the result that Prefect keeps is the folder of its manifest."""
-    return os.path.relpath(work().folder, project_root())
+    try:
+        return os.path.relpath(work().folder, project_root())
+    except SystemExit as error:  # a model's own code or handler; Prefect and we would end without a word
+        raise StageError(f"code of the model called sys.exit({error.code!r}) and ended its stage") from error
 
 
 STAGE = task(cache_key_fn=lambda _, told: str(told["key"]), persist_result=True, result_serializer="json")(run_stage)

@@ -22,10 +22,10 @@ from marline.core import Manifest, read_manifest
 
 ROOT = Path(__file__).parents[2]
 MODEL = "digits_cnn"
-CHEAP = (  # for runs whose numbers are not the point: three short trials and two confirmations
-    *("profile=smoke", "tune.trial_s=1", "tune.confirm_s=2", "tune.curve_repeats=3", "tune.steps=1"),
-    *("loadtest.warmup_s=0.5", "tune.batch_sizes=[2,4]", "tune.max_batch_delays_ms=[2]"),
+QUICK = (  # for runs whose numbers are not the point: the whole grid in short trials
+    *("profile=smoke", "tune.trial_s=1", "tune.confirm_s=2", "tune.curve_repeats=3", "tune.steps=1", "loadtest.warmup_s=0.5"),
 )
+CHEAP = (*QUICK, "tune.batch_sizes=[2,4]", "tune.max_batch_delays_ms=[2]")
 WITHOUT_ARTIFACTS = ("pipelines.new_model", "pipelines.server")
 
 
@@ -134,8 +134,8 @@ def place() -> Iterator[Place]:
 
 @pytest.fixture(scope="session")
 def smoke(place: Place) -> Ran:
-    """The one whole run of profile smoke."""
-    return place.run("pipelines", f"model={MODEL}", "profile=smoke", "tune.steps=2")
+    """The one whole run over the whole grid."""
+    return place.run("pipelines", f"model={MODEL}", *QUICK)
 
 
 @pytest.fixture(scope="session")
@@ -156,6 +156,12 @@ def pair(place: Place, smoke: Ran) -> dict[str, Ran]:
             end(process)
         ended[name] = Ran(process.returncode, out, err, time.monotonic() - began)
     return ended
+
+
+@pytest.fixture(scope="session")
+def quick() -> tuple[str, ...]:
+    """The words of the smoke run."""
+    return QUICK
 
 
 @pytest.fixture(scope="session")

@@ -65,8 +65,8 @@ def test_every_file_of_the_run_is_the_one_that_was_made(smoke: Any) -> None:
         verify(read_manifest(smoke.run / name))
 
 
-def test_an_identical_run_does_no_stage_again_and_says_the_same(smoke: Any, place: Any) -> None:
-    again = place.run("pipelines", "model=digits_cnn", "profile=smoke", "tune.steps=2")
+def test_an_identical_run_does_no_stage_again_and_says_the_same(smoke: Any, place: Any, quick: tuple[str, ...]) -> None:
+    again = place.run("pipelines", "model=digits_cnn", *quick)
     print(f"the identical run took {again.seconds:.1f} s")
 
     first, second = report_of(smoke.run), report_of(again.run)

@@ -106,6 +106,7 @@ def test_outside_a_project_the_request_is_refused_with_the_remedy(tmp_path: Path
         ("tune.slo_ms=-5", ["tune.slo_ms = -5", "greater than 0", "tune.slo_ms=200"]),
         ("tune.slo_ms=abc", ["tune.slo_ms = 'abc'", "valid number", "tune.slo_ms=200"]),
         ("tune.slo_ms=.inf", ["tune.slo_ms = inf", "finite", "tune.slo_ms=200"]),
+        ("load.max_shard_size=0.0GB", ["load.max_shard_size = '0.0GB'", "load.max_shard_size=5GB"]),
         ("tune.batch_sizes=[1]", ["tune.batch_sizes = [1]", "greater than or equal to 2", "tune.batch_sizes=[2,4,8]"]),
         ("tune=5", ["tune = 5", "TuneConfig"]),
         ("accelerator=cudaa", ["accelerator = 'cudaa'", "did you mean 'cuda'?"]),

@@ -175,7 +175,7 @@ def test_a_truncated_file_is_named(run: Run, bert: Path) -> None:
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
-@pytest.mark.parametrize("rename", [{}, {"x": "y"}])
+@pytest.mark.parametrize("rename", [{}, {"LayerNorm": "LayerNorm"}])
 def test_weights_that_are_not_finite_are_named(run: Run, bert: Path, value: float, rename: dict[str, str]) -> None:
     tensors = load_file(bert / "model.safetensors")
     tensors["bert.embeddings.LayerNorm.weight"][3] = value
@@ -210,6 +210,11 @@ def test_a_file_without_tensors_does_not_fall_back_to_the_folders(run: Run, bert
 def test_two_tensors_of_one_name_are_refused(run: Run, bert: Path) -> None:
     with pytest.raises(StageError, match=r"load\.rename gives several tensors .* the same name: same"):
         run(source=str(bert), rename={"^.*LayerNorm.*$": "same"})
+
+
+def test_a_rename_that_matches_nothing_is_refused_with_the_names_there_are(run: Run, bert: Path) -> None:
+    with pytest.raises(StageError, match=r"load\.rename: '\^module' matches no name in .*; it has bert\.embeddings.* and \d+ more$"):
+        run(source=str(bert), rename={"^module": ""})
 
 
 def test_pickles_are_refused_unless_allowed(run: Run, bert: Path) -> None:

@@ -65,7 +65,9 @@ class LoadConfig(Section):
         description="where Hugging Face's accelerate puts the layers, null for the CPU", examples=["auto"]
     )
     offload_folder: str | None = Field(description="takes layers that device_map sends to disk", examples=["null"])
-    max_shard_size: str = Field(pattern=r"^\d+(\.\d+)?(KB|MB|GB)$", description="larger weights are split", examples=["5GB"])
+    max_shard_size: str = Field(
+        pattern=r"^(\d*[1-9]\d*(\.\d+)?|\d+\.\d*[1-9]\d*)(KB|MB|GB)$", description="larger weights are split", examples=["5GB"]
+    )
     trust_remote_code: bool = Field(
         description="run the repository's own Python code; needs a 40-hex revision or a local folder", examples=["false"]
     )

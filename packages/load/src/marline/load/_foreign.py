@@ -4,6 +4,7 @@ A pickle is read through torch's weights_only=True alone, which builds tensors a
 """
 
 import re
+from collections import Counter
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
@@ -57,22 +58,20 @@ def _all_tensors(values: Mapping[object, object]) -> bool:
 
 
 def renamed(tensors: Tensors, rename: Mapping[str, str], where: str) -> dict[str, torch.Tensor]:
-    """The tensors under the names that `load.rename` gives them, its expressions applied in order."""
-    names = {key: _renamed(key, rename) for key in tensors}
-    taken = list(names.values())
-    twice = sorted({name for name in taken if taken.count(name) > 1}) if len(set(taken)) < len(taken) else []
-    if twice:
-        raise StageError(f"load.rename gives several tensors of {where} the same name: {_listed(twice)}")
-    return {names[key]: value for key, value in tensors.items()}
-
-
-def _renamed(key: str, rename: Mapping[str, str]) -> str:
+    """The tensors under the names that `load.rename` gives them, its expressions applied in order; each must match a name."""
+    names = list(tensors)
     for pattern, replacement in rename.items():
         try:
-            key = re.sub(pattern, replacement, key)
+            found = [re.subn(pattern, replacement, name) for name in names]
         except re.error as error:
             raise RequestError(f"load.rename: {pattern!r} -> {replacement!r} is no regular expression: {error}") from None
-    return key
+        if not any(count for _, count in found):
+            raise StageError(f"load.rename: {pattern!r} matches no name in {where}; it has {_listed(sorted(names))}")
+        names = [name for name, _ in found]
+    twice = sorted(name for name, count in Counter(names).items() if count > 1)
+    if twice:
+        raise StageError(f"load.rename gives several tensors of {where} the same name: {_listed(twice)}")
+    return dict(zip(names, tensors.values(), strict=True))
 
 
 def refuse_misfit(where: str, *, missing: Collection[str], extra: Collection[str], shapes: Collection[str]) -> None:
