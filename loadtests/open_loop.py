@@ -193,7 +193,7 @@ class Alarm:
 
 
 def _ask_for_early_turns() -> None:
-    """Ask Linux to run this process as soon as it wakes: in real time where we may (root), else in short slices (6.12 and later).
+    """Ask Linux to run this process as soon as it wakes: in real time where we may (root), else in short slices (since 6.12).
 
     With every core busy, a sender of the default slice waits for the next timer tick, 4 ms at 250 Hz. It takes no more of the
     CPU from the server so, it only takes it on time; children get the usual turns back (sched(7)).

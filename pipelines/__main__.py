@@ -2,7 +2,7 @@
 
 import sys
 
-from marline.core import MarlineError, accelerator_of, project_root, read_config
+from marline.core import Config, MarlineError, accelerator_of, project_root, read_config
 
 
 def main(words: list[str]) -> int:
@@ -18,6 +18,8 @@ def main(words: list[str]) -> int:
     from pipelines.environment import prepare  # noqa: PLC0415 - as above
 
     prepare(config.artifacts)
+    if config.check_only:
+        return _check(config)
     from pipelines.lifecycle import lifecycle  # noqa: PLC0415 - as above; also reads the environment just prepared
     from pipelines.server import start_temporary  # noqa: PLC0415 - as above
 
@@ -33,6 +35,16 @@ def main(words: list[str]) -> int:
         print("\npipeline: interrupted; finished stages are kept and the next run goes on from there", file=sys.stderr)
         return 130
     return 0
+
+
+def _check(config: Config) -> int:
+    from pipelines.check import check  # noqa: PLC0415 - imports torch
+
+    try:
+        return check(config)
+    except MarlineError as error:
+        print(f"pipeline: {error}", file=sys.stderr)
+        return error.exit_code
 
 
 if __name__ == "__main__":

@@ -124,7 +124,7 @@ def headline(manifest: Manifest) -> str:
             f"{facts['weights']['kind']} weights ({facts['weights']['detail']}), {facts['parameters']:,} parameters"
         ),
         "wrap": lambda: str(facts.get("note") or f"{facts['auto_class']}, {_told_to(facts)}"),
-        "export": lambda: f"{facts['method']}, largest difference {max(row['max_abs'] for row in facts['parity']):.1g}",
+        "export": lambda: _exported(facts),
         "archive": lambda: f"{facts['archive']}, {facts['size_bytes'] / 1e6:.1f} MB, sha256 {facts['sha256'][:12]}",
         "deploy": lambda: f"ready after {facts['ready_s']:.1f} s, {facts['golden']} golden pairs equal over HTTP",
         "tune": lambda: (
@@ -133,6 +133,13 @@ def headline(manifest: Manifest) -> str:
         "report": lambda: str(manifest.folder / "report.html"),
     }
     return lines[manifest.stage]()
+
+
+def _exported(facts: Mapping[str, Any]) -> str:
+    if facts["method"] == "none":
+        return str(facts["reason"])
+    places = ", ".join(dict.fromkeys(row["stage"] for row in facts["parity"]))
+    return f"{facts['method']}, largest difference {max(row['max_abs'] for row in facts['parity']):.1g} ({places})"
 
 
 def _told_to(facts: Mapping[str, Any]) -> str:

@@ -10,13 +10,16 @@ import torch
 
 from marline.core import read_config, read_manifest
 from marline.deploy import Server, serving
+from marline.telemetry import fake_collector
 
 pytestmark = pytest.mark.e2e
+
+FEW = ("export.batch_sizes=[1,2,3]",)  # every size is proven in tests/test_exports.py
 
 
 @pytest.mark.parametrize("model", ["resnet50", "mobilenet_v3_large", "efficientnet_lite0", "minilm", "vit_tiny"])
 def test_a_model_is_deployed_and_its_golden_pairs_are_equal_over_http(model: str, place: Any) -> None:
-    ran = place.run("pipelines", f"model={model}", "until=deploy")
+    ran = place.run("pipelines", f"model={model}", "until=deploy", *FEW)
     print(f"{model} took {ran.seconds:.0f} s")
 
     assert (0, "") == (ran.code, ran.err)
@@ -30,7 +33,7 @@ def test_a_photograph_of_a_cat_is_called_a_cat_and_alike_texts_are_near_each_oth
     texts = [b"The cat sleeps on the sofa.", b"A kitten is napping on the couch.", b"Interest rates rose by half a point."]
     with serving(read_config(["model=minilm"]).config.deploy, tmp_path / "logs") as server:
         for model in ("efficientnet_lite0", "minilm"):
-            archived = read_manifest(place.run("pipelines", f"model={model}", "until=archive").run / "archive")
+            archived = read_manifest(place.run("pipelines", f"model={model}", "until=archive", *FEW).run / "archive")
             archive = archived.path(archived.facts["archive"])
             server.load(archive, model, batch_size=4, max_batch_delay_ms=50, workers=1)
         photograph = next(place.artifacts.glob("efficientnet_lite0/*/load/sample/chelsea.jpg")).read_bytes()
@@ -42,6 +45,16 @@ def test_a_photograph_of_a_cat_is_called_a_cat_and_alike_texts_are_near_each_oth
     cat_sleeps, kitten_naps, rates_rose = (torch.tensor(answer["embedding"]) for answer in answers)
     assert cat_sleeps @ kitten_naps > 0.5
     assert cat_sleeps @ rates_rose < 0.2
+
+
+def test_finished_torchscript_has_no_class_to_track_so_the_handler_reports_each_request(place: Any) -> None:
+    with fake_collector(batches=True) as collector:
+        ran = place.run("pipelines", "model=silero_vad", "until=deploy", f"wrap.collector_url={collector.url}", *FEW)
+        reports = collector.reports
+
+    assert (0, "") == (ran.code, ran.err)
+    assert read_manifest(ran.run / "deploy").facts["golden"] == len(reports) > 0
+    assert {("predict", "success")} == {(report["method"], report["status"]) for report in reports}
 
 
 def output(server: Server, model: str, body: bytes, kind: str) -> Any:

@@ -2,13 +2,22 @@
 
 import json
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from marline.archive import archive
-from marline.core import ArchiveConfig, Manifest, seal
+from marline.core import ArchiveConfig, Manifest, read_config, seal
+from marline.export import export
+from marline.handler import handler_of
+from marline.load import load
+from marline.wrap import wrap
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", ResourceWarning)  # TorchServe leaves its version file open when it is first imported
+    import ts  # noqa: F401
 
 ROOT = Path(__file__).parents[3]
 SETTINGS = {
@@ -51,5 +60,23 @@ def build(config: ArchiveConfig) -> Build:
         )
         (run / "archive").mkdir()
         return archive(model, config, wrapped, exported, handler, "cpu", run / "archive")
+
+    return make
+
+
+@pytest.fixture
+def lifecycle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Build:
+    """Run the stages up to archive for a model of this project, without a graph."""
+
+    def make(model: str) -> Manifest:
+        monkeypatch.chdir(ROOT)
+        settings = read_config([f"model={model}", "export.method=none"]).config
+        for stage in ("load", "wrap", "export", "archive"):
+            (tmp_path / stage).mkdir()
+        loaded = load(model, settings.load, tmp_path / "load")
+        wrapped = wrap(model, settings.wrap, loaded, tmp_path / "wrap")
+        handler = handler_of(ROOT, model, loaded.facts["task"], None)
+        exported = export(model, settings.export, loaded, wrapped, handler, tmp_path / "export")
+        return archive(model, settings.archive, wrapped, exported, handler, "cpu", tmp_path / "archive")
 
     return make

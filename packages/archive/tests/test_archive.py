@@ -1,4 +1,5 @@
 import ast
+import json
 import subprocess
 import sys
 import zipfile
@@ -11,6 +12,7 @@ import yaml
 import marline.archive
 from marline.archive import Serving, describe, extract, from_yaml, read_mar, tuned
 from marline.core import ArchiveError, Manifest, file_sha256, verify
+from marline.handler import EAGER, FakeContext, difference, opened, read_golden
 from marline.telemetry import FILE
 
 Build = Callable[..., Manifest]
@@ -27,7 +29,9 @@ def test_an_archive_holds_what_serving_needs_and_nothing_else(build: Build, tmp_
         "MAR-INF/MANIFEST.json",
         "base_handler.py",
         "collation.py",
+        "eager_model.py",
         "emulated_device.py",
+        "graph_file.py",
         "request_decoding.py",
         "config.json",
         "golden.json",
@@ -91,6 +95,30 @@ def _imports(text: str) -> list[str]:
     nodes = list(ast.walk(ast.parse(text)))
     plain = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
     return plain + [node.module or "marline" for node in nodes if isinstance(node, ast.ImportFrom)]  # relative: ours
+
+
+@pytest.mark.parametrize("model", ["digits_cnn", "sam_tiny"])  # with an init function of its own; with a component of its own
+def test_without_a_graph_the_archive_carries_the_untracked_model_and_answers_like_it(
+    lifecycle: Callable[..., Manifest], tmp_path: Path, model: str
+) -> None:
+    contents = read_mar(lifecycle(model).path(f"{model}.mar"))
+
+    with zipfile.ZipFile(tmp_path / "archive" / f"{model}.mar") as file:
+        file.extractall(tmp_path / "unpacked")
+    told = json.loads((tmp_path / "unpacked" / EAGER).read_text())
+    assert "model.safetensors" == contents.manifest["model"]["serializedFile"]
+    assert {f"{told['base_class'].split('.')[0]}.py", "eager_model.py", EAGER} <= set(contents.sizes)
+    assert [] == [name for name in contents.sizes if name == "model.pt" or name.startswith("tracked_")]
+    folder = tmp_path / "unpacked"
+    context = FakeContext(folder, "model.safetensors")
+    pairs = read_golden(folder / "golden.json")
+    with opened(folder, Path(contents.manifest["model"]["handler"]).stem) as handler:
+        handler.initialize(context)
+        answers = [json.loads(handler.handle([{"body": pair.request}], context)[0]) for pair in pairs]
+    assert {} == context.statuses
+    assert [None] * len(pairs) == [
+        difference(pair.answer, answer, atol=1e-5, rtol=1e-4) for pair, answer in zip(pairs, answers, strict=True)
+    ]
 
 
 def test_tuned_changes_the_model_config_and_nothing_else(build: Build, tmp_path: Path) -> None:

@@ -107,6 +107,16 @@ def test_outside_a_project_the_request_is_refused_with_the_remedy(tmp_path: Path
         ("tune.slo_ms=abc", ["tune.slo_ms = 'abc'", "valid number", "tune.slo_ms=200"]),
         ("tune.slo_ms=.inf", ["tune.slo_ms = inf", "finite", "tune.slo_ms=200"]),
         ("load.max_shard_size=0.0GB", ["load.max_shard_size = '0.0GB'", "load.max_shard_size=5GB"]),
+        ("export.method=onnx", ["export.method = 'onnx'", "'hybrid' or 'none'", "export.method=auto"]),
+        ("export.whole=configs/default.py:Whole", ["export.whole", "go together"]),
+        ("export.whole=Whole", ["export.whole = 'Whole'", "export.whole=models/gpt2_tiny/generate.py:FullModel"]),
+        ("export.dtype=int8", ["export.dtype = 'int8'", "'bfloat16' or 'float16'", "export.dtype=float32"]),
+        ("export.fuse=sometimes", ["export.fuse", "export.fuse=auto"]),
+        ("export.channels_last=3", ["export.channels_last", "export.channels_last=auto"]),
+        ("export.calls={generate: [{top_k: [1]}]}", ["export.calls", "export.calls={generate:"]),
+        ("export.calls.generate=3", ["export.calls", "export.calls={generate:"]),
+        ("export.batch_sizes=[]", ["export.batch_sizes = []", "export.batch_sizes=[1,2,3,8,17]"]),
+        ("export.batch_sizes=[0]", ["export.batch_sizes", "greater than or equal to 1", "export.batch_sizes=[1,2,3,8,17]"]),
         ("tune.batch_sizes=[1]", ["tune.batch_sizes = [1]", "greater than or equal to 2", "tune.batch_sizes=[2,4,8]"]),
         ("tune=5", ["tune = 5", "TuneConfig"]),
         ("accelerator=cudaa", ["accelerator = 'cudaa'", "did you mean 'cuda'?"]),
@@ -125,6 +135,46 @@ def test_a_wrong_word_is_refused_with_value_origin_and_remedy(project: Path, wor
 
     assert [] == [part for part in told if part not in message]
     assert word.startswith(("model=", "profile=")) or "the command line" in message
+
+
+def test_a_hybrid_without_its_whole_is_refused(project: Path) -> None:
+    message = refused("model=resnet50", "export.method=hybrid")
+
+    assert "export.whole = None from configs/default.yaml is refused" in message
+    assert "export.method=hybrid and export.whole=FILE.py:CLASS go together" in message
+
+
+def test_a_whole_that_is_no_file_is_refused(project: Path) -> None:
+    message = refused("model=resnet50", "export.method=hybrid", "export.whole=models/no.py:Whole")
+
+    assert "export.whole = 'models/no.py:Whole' from the command line is refused" in message
+    assert "there is no such file" in message
+
+
+def test_settings_of_an_export_are_typed(project: Path) -> None:
+    (project / "whole.py").write_text("class Whole: ...\n")
+    words = [
+        "method=hybrid",
+        "whole=whole.py:Whole",
+        "preserve=[generate]",
+        "fuse=false",
+        "channels_last=auto",
+        "dtype=bfloat16",
+    ]
+
+    calls = "calls={generate: [{top_k: 1, temperature: 0.0, sample: true, how: greedy}]}"
+    config = read_config(["model=resnet50", *(f"export.{word}" for word in [*words, calls])]).config.export
+
+    assert ("hybrid", "whole.py:Whole", ("generate",), "bfloat16") == (
+        config.method,
+        config.whole,
+        config.preserve,
+        config.dtype,
+    )
+    assert (False, "auto") == (config.fuse, config.channels_last)
+    assert [("top_k", 1, int), ("temperature", 0.0, float), ("sample", True, bool), ("how", "greedy", str)] == [
+        (name, value, type(value)) for name, value in config.calls["generate"][0].items()
+    ]
 
 
 def test_no_model_at_all_is_refused_with_the_known_ones(project: Path) -> None:

@@ -4,17 +4,19 @@ import base64
 import io
 import json
 import warnings
+import wave
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from marline.handler import FakeContext, assemble, opened
+from marline.handler import FakeContext, assemble, handler_of, opened
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", ResourceWarning)  # TorchServe leaves its version file open when it is first imported
@@ -57,6 +59,64 @@ def own(tmp_path: Path) -> Iterator[Open]:
             return stack.enter_context(opened(tmp_path / "archive", "my_handler"))
 
         yield make
+
+
+@pytest.fixture
+def shipped(tmp_path: Path) -> Iterator[Open]:
+    """Open the handler of a task with the files of a checkpoint: around a module as TorchScript, else not yet initialised."""
+    with ExitStack() as stack:
+
+        def make(task: str, checkpoint: Path, module: torch.nn.Module | None = None) -> Any:
+            folder = tmp_path / "archive"
+            folder.mkdir()
+            handler = handler_of(ROOT, "any", task, None)
+            assemble(handler, checkpoint, folder)
+            instance = stack.enter_context(opened(folder, handler.stem))
+            if module is not None:
+                torch.jit.script(module).save(str(folder / "model.pt"))  # type: ignore[no-untyped-call]
+                instance.initialize(FakeContext(folder, "model.pt"))
+            return instance
+
+        yield make
+
+
+@pytest.fixture(scope="session")
+def photo() -> Callable[[int, int], Image.Image]:
+    """Make an image of a size, as soft as photographs are."""
+
+    def make(width: int, height: int) -> Image.Image:
+        soft = Image.effect_noise((12, 12), 90).resize((width, height), Image.Resampling.BICUBIC)
+        return Image.merge("RGB", [soft, soft.transpose(Image.Transpose(0)), soft.point(lambda v: 255 - v)])
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def wav() -> Callable[..., bytes]:
+    """Make a WAV file of whole numbers."""
+
+    def make(samples: Any, rate: int = 16_000, channels: int = 1, width: int = 2) -> bytes:
+        stream = io.BytesIO()
+        with wave.open(stream, "wb") as file:
+            file.setnchannels(channels)
+            file.setsampwidth(width)
+            file.setframerate(rate)
+            file.writeframes(np.asarray(samples, {1: "u1", 2: "<i2", 4: "<i4"}[width]).tobytes())
+        return stream.getvalue()
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def npy() -> Callable[[Any], bytes]:
+    """Make an .npy file of an array, as NumPy does."""
+
+    def make(array: Any) -> bytes:
+        stream = io.BytesIO()
+        np.save(stream, array)
+        return stream.getvalue()
+
+    return make
 
 
 @pytest.fixture(scope="session")

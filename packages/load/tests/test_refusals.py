@@ -213,7 +213,7 @@ def test_two_tensors_of_one_name_are_refused(run: Run, bert: Path) -> None:
 
 
 def test_a_rename_that_matches_nothing_is_refused_with_the_names_there_are(run: Run, bert: Path) -> None:
-    with pytest.raises(StageError, match=r"load\.rename: '\^module' matches no name in .*; it has bert\.embeddings.* and \d+ more$"):
+    with pytest.raises(StageError, match=r"load\.rename: '\^module' matches no name in .*; it has bert\.embed.* and \d+ more$"):
         run(source=str(bert), rename={"^module": ""})
 
 

@@ -97,6 +97,56 @@ def test_tables_have_as_many_cells_as_heads_in_markdown(make: Make) -> None:
     assert {1} == {len(width) for width in widths}
 
 
+def words_of(page: str) -> str:
+    return " ".join(re.sub(r"<[^>]+>|[|]", " ", page).split())
+
+
+def test_parity_is_a_table_of_cases_and_places(make: Make) -> None:
+    points = [
+        {"case": case, "batch": 2, "stage": stage, "max_abs": most, "max_rel": 0.0}
+        for case, stage, most in (
+            ("batch 2", "exported", 0.0),
+            ("batch 2, zeros", "exported", 2.5e-7),
+            ("batch 2", "C++", 1e-6),
+            ("a short text", "reloaded", 3e-6),
+        )
+    ]
+    folder = make(facts={"export": {"parity": points}})
+
+    for page in PAGES:
+        text = words_of((folder / page).read_text())
+        assert re.search(
+            r"case exported C\+\+ reloaded (--- -*: -*: -*: )?batch 2 0 1\.0e-6 – batch 2, zeros 2\.5e-7 – –", text
+        )
+        assert "a short text – – 3.0e-6" in text
+
+
+def test_what_was_not_proven_and_what_looked_at_values_is_said(make: Make) -> None:
+    told = {"skipped": ["C++: there is no compiler c++ here"], "suspects": [f"net.py:{line}: if x" for line in range(1, 6)]}
+    folder = make(facts={"export": told})
+
+    for page in PAGES:
+        text = words_of((folder / page).read_text())
+        assert (
+            "the code looked at values in net.py:1: if x, net.py:2: if x, net.py:3: if x. Not proven: C++: there is no" in text
+        )
+
+
+def test_a_model_that_is_served_without_a_graph_says_so(make: Make) -> None:
+    warning = "export.method=none: the eager model is served"
+    told = {"method": "none", "reason": warning, "parity": [], "warnings": [warning]}
+    folder = make(facts={"export": told})
+
+    for page in PAGES:
+        text = words_of((folder / page).read_text())
+        assert f"not idle {'- ' if page == 'report.md' else ''}{warning}" in text
+        assert "Parity Served eagerly: no graph was made, and so none was compared. 6 golden answers were kept" in text
+        assert "case" not in text.partition("Parity")[2].partition("Stages")[0]
+    report = json.loads((folder / "report.json").read_text())
+    assert warning in report["warnings"]
+    assert ("none", warning, []) == tuple(report["parity"][key] for key in ("method", "reason", "parity"))
+
+
 def test_both_pages_show_invalid_trials_with_their_reason(make: Make) -> None:
     folder = make()
 

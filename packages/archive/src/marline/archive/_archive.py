@@ -11,6 +11,7 @@ from marline.core import ArchiveConfig, Manifest, file_sha256, seal, write_json
 from marline.handler import assemble
 from marline.telemetry import FILE
 
+EXPORTED = ("model.pt", "golden.json", "eager.json", "preprocessor_config.json")
 TRACKER = "marline_tracker.py"  # the name the base handler imports it by
 
 
@@ -32,14 +33,19 @@ def archive(
     with tempfile.TemporaryDirectory(prefix="marline-") as work:
         copied = assemble(handler, wrapped.path("repository"), Path(work))
         files = {path.name: path for path in copied}
-        files |= {"model.pt": exported.path("model.pt"), "golden.json": exported.path("golden.json")}
+        files |= {name: exported.path(name) for name in exported.outputs if name in EXPORTED}
+        serialized = "model.pt"
+        if serialized not in files:
+            repository = _eager_files(wrapped.path("repository"))
+            serialized = next(name for name in repository if name.endswith((".safetensors", ".safetensors.index.json")))
+            files = {**repository, **files}
         files |= {TRACKER: FILE, "tracker.json": wrapped.path("repository/tracker.json")}
         write_mar(
             file,
             model=model,
             version=config.version,
             handler=handler.name,
-            serialized="model.pt",
+            serialized=serialized,
             files=files,
             config=to_yaml(serving),
         )
@@ -48,6 +54,16 @@ def archive(
     write_json(out / "contents.json", {"manifest": contents.manifest, "sizes": contents.sizes})
     facts = {"archive": file.name, "sha256": file_sha256(file), "size_bytes": file.stat().st_size, "version": config.version}
     return seal(out, model=model, config=config, inputs=[wrapped, exported], facts=facts, started=started)
+
+
+def _eager_files(repository: Path) -> dict[str, Path]:
+    """The untracked model's code, configuration and weights, which serve it where there is no graph; an index comes first."""
+    files = sorted(repository.iterdir(), key=lambda file: (not file.name.endswith(".index.json"), file.name))
+    return {
+        file.name: file
+        for file in files
+        if file.suffix in {".py", ".json", ".safetensors"} and not file.name.startswith("tracked_")
+    }
 
 
 def tuned(source: Path, serving: Serving, file: Path) -> str:

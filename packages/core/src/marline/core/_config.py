@@ -7,7 +7,7 @@ at. Field descriptions and examples are part of the error messages: they are the
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from marline.core._located import located
 
@@ -130,12 +130,39 @@ class WrapConfig(Section):
 class ExportConfig(Section):
     """How TorchScript is made and how equal it must be."""
 
-    method: Literal["auto", "script", "trace"] = Field(description="auto tries script, then trace", examples=["auto"])
+    method: Literal["auto", "script", "trace", "hybrid", "none"] = Field(
+        description="auto tries script, then trace; hybrid scripts export.whole around a traced model; none serves it eagerly",
+        examples=["auto"],
+    )
+    whole: str | None = Field(
+        pattern=r"^[^:]+\.py:\w+$",
+        description="FILE.py:CLASS of your own around the model, for export.method=hybrid",
+        examples=["models/gpt2_tiny/generate.py:FullModel"],
+    )
+    preserve: tuple[str, ...] = Field(description="methods and attributes that freezing keeps", examples=["[generate]"])
+    calls: dict[str, list[dict[str, bool | int | float | str]]] = Field(
+        description="calls of other methods whose answers are compared under one seed",
+        examples=["{generate: [{max_new_tokens: 8, temperature: 0.0, top_k: 1}]}"],
+    )
+    random: bool = Field(description="the model means to draw random numbers", examples=["false"])
+    dtype: Literal["float32", "bfloat16", "float16"] = Field(description="type of weights and arithmetic", examples=["float32"])
+    channels_last: bool | Literal["auto"] = Field(description="auto keeps it where it is faster here", examples=["auto"])
+    fuse: bool | Literal["auto"] = Field(description="auto fuses operators after loading where it is faster", examples=["auto"])
+    fold: bool = Field(description="scaling and normalising pixels happens in the graph, which takes uint8", examples=["false"])
     atol: float = Field(gt=0, description="largest absolute difference to the eager model", examples=[1e-4])
     rtol: float = Field(gt=0, description="largest relative difference to the eager model", examples=[1e-3])
     batch_sizes: tuple[Annotated[int, Field(ge=1)], ...] = Field(
-        min_length=1, description="batch sizes at which parity is proven", examples=["[1,2,7]"]
+        min_length=1, description="batch sizes at which parity is proven", examples=["[1,2,3,8,17]"]
     )
+
+    @field_validator("whole")
+    @classmethod
+    def _whole_goes_with_hybrid(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if (info.data.get("method") == "hybrid") != (value is not None):
+            raise ValueError("export.method=hybrid and export.whole=FILE.py:CLASS go together")
+        if value is not None and not located(value.rpartition(":")[0]).is_file():
+            raise ValueError("there is no such file")
+        return value
 
 
 class ArchiveConfig(Section):
@@ -224,6 +251,7 @@ class Config(Section):
     artifacts: str = Field(description="the folder runs are written to", examples=["artifacts"])
     keep_runs: int = Field(ge=1, description="complete runs kept per model", examples=[10])
     until: Stage = Field(description="the last stage to run", examples=["report"])
+    check_only: bool = Field(description="say whether the untrained model can be exported, and stop", examples=["true"])
     fresh: Stage | None = Field(description="the first stage that must not come from the cache", examples=["tune"])
     run: str | None = Field(
         pattern=r"^\d{8}-\d{6}-[0-9a-f]{4}$",

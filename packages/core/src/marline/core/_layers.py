@@ -158,7 +158,8 @@ def _explained(error: ValidationError, merged: Any, origins: Mapping[str, str]) 
 
 def _explain(problem: Mapping[str, Any], merged: Any, origins: Mapping[str, str]) -> str:
     key = _setting(problem["loc"])
-    origin = origins.get(key, COMMAND_LINE)
+    inside = [origin for each, origin in origins.items() if f"{each}.".startswith(f"{key}.")]  # of a mapping, each leaf has one
+    origin = inside[-1] if inside else COMMAND_LINE
     if problem["type"] == "extra_forbidden":
         near = get_close_matches(key, _known_keys(Config), n=1)
         return f"{key!r} from {origin} is not a setting" + (f"; did you mean {near[0]!r}?" if near else "")

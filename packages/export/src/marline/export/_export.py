@@ -1,69 +1,107 @@
 """Stage 3: from the untracked base model to TorchScript that is proven equal, with golden pairs."""
 
 import json
+import re
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
-from marline.core import ExportConfig, Manifest, ParityError, StageError, progress, seal, write_json
-from marline.export._base import load_base
-from marline.export._parity import Row, as_json, batch_of, compare, named, reloaded
-from marline.export._positional import Positional
+from marline.core import ExportConfig, ExportError, Manifest, ParityError, RequestError, StageError, progress, seal, write_json
+from marline.export._folding import fold
+from marline.export._graph import Proven, prove_graph, wholly
+from marline.export._parity import Tolerance, as_json, worst
 from marline.export._preparation import check_preparation
-from marline.export._torchscript import load, save, to_torchscript
-from marline.handler import FakeContext, Pair, Sample, assemble, difference, opened, write_golden
+from marline.export._torchscript import load
+from marline.handler import (
+    EAGER,
+    FakeContext,
+    Pair,
+    Sample,
+    adapted,
+    assemble,
+    difference,
+    load_base,
+    opened,
+    write_golden,
+)
+
+EAGERLY = (
+    "export.method=none: the eager model is served, slower and with all that it imports; its weights travel as safetensors"
+)
 
 
 def export(model: str, config: ExportConfig, loaded: Manifest, wrapped: Manifest, handler: Path, out: Path) -> Manifest:
-    """Write `model.pt`, `parity.json` and `golden.json`; ParityError where eager and exported differ."""
+    """Write `model.pt`, `parity.json` and `golden.json`; ParityError where eager and exported differ.
+
+    With `export.method=none` there is no `model.pt`, but `eager.json`, which says how to build the eager model.
+    """
     started = time.monotonic()
-    repository = wrapped.path("repository")
     samples = sorted(loaded.path("sample").iterdir())
+    tolerance = Tolerance(config.atol, config.rtol).at(config.dtype)
     with tempfile.TemporaryDirectory(dir=out, prefix=".staged-") as work:  # until all is proven
         folder = Path(work)
-        assemble(handler, repository, folder)
+        assemble(handler, wrapped.path("repository"), folder)
         with opened(folder, handler.stem) as instance:
-            inputs = [_input(instance, file) for file in samples]
+            inputs = inputs_of(instance, samples)
             check_preparation(handler, wrapped, samples, inputs)
-            base = _base(wrapped, repository, inputs[0])
+        module = wholly(base_of(wrapped, inputs[0]), config)
+        if config.fold:
+            module = fold(module, handler, folder)
+        with opened(folder, handler.stem) as instance:
+            inputs = inputs_of(instance, samples)
             progress(0.1, "asking the eager model")
-            instance.model = base
+            instance.model = module
             pairs = [Pair(file.name, file.read_bytes(), _answers(instance, [file])[0]) for file in samples]
-            progress(0.2, "making TorchScript")
-            exported = to_torchscript(base, batch_of(inputs, 2), config.method)
-            save(exported.module, folder / "model.pt")
-            rows = _prove(base, folder / "model.pt", exported.module, inputs, config, folder)
+            proven = None
+            if config.method != "none":
+                with in_users_file(loaded):
+                    proven = prove_graph(module, inputs, config, folder / "model.pt", instance.functions.collate)
+                instance.model, instance.told = load(folder / "model.pt"), proven.signature
             progress(0.9, "asking the golden pairs again")
-            instance.model = load(folder / "model.pt")
-            _same_answers(instance, samples, pairs, config)
-        (folder / "model.pt").rename(out / "model.pt")
+            _same_answers(instance, samples, pairs, config, tolerance)
+        _publish(folder, out, proven, wrapped, inputs[0], config)
     write_golden(out / "golden.json", pairs)
-    write_json(out / "parity.json", {"atol": config.atol, "rtol": config.rtol, "rows": as_json(rows)})
-    facts = {
-        "method": exported.method,
-        "reason": exported.reason,
-        "parity": as_json(rows),
-        "golden": len(pairs),
-        "atol": config.atol,
-        "rtol": config.rtol,
-        "input": _told(inputs[0]),
-    }
+    facts = _facts(proven, tolerance) | {"golden": len(pairs), "input": _told(inputs[0])}
+    write_json(out / "parity.json", {**facts, "rows": as_json(proven.rows) if proven else []})
     return seal(out, model=model, config=config, inputs=[loaded, wrapped], facts=facts, started=started)
 
 
-def _base(wrapped: Manifest, repository: Path, sample: Sample) -> nn.Module:
+def base_of(wrapped: Manifest, sample: Sample) -> nn.Module:
     """What is exported: TorchScript that was given, or the untracked base, whose arguments are those of the samples."""
+    repository = wrapped.path("repository")
     if wrapped.facts.get("kind") == "torchscript":
         return load(repository / "model.pt")
     base = load_base(repository, wrapped.facts["base_class"], wrapped.facts.get("exported_module"))
+    return adapted(base, _names(wrapped, sample, base))
+
+
+@contextmanager
+def in_users_file(loaded: Manifest) -> Iterator[None]:
+    """Errors inside name the user's own Python file in place of its copy in the repository."""
+    kind, _, rest = str(loaded.facts.get("source", "")).partition(":")
+    try:
+        yield
+    except (ExportError, ParityError) as error:
+        if kind != "python":
+            raise
+        file = rest.rpartition(":")[0]
+        raise type(error)(re.sub(r"\S*\bsource_\w+\.py(?=:\d)", lambda _: file, str(error))) from error
+
+
+def _names(wrapped: Manifest, sample: Sample, base: Any) -> list[str] | None:
     if wrapped.facts.get("kind") != "transformers":
-        return base
-    return Positional(base, list(sample) if isinstance(sample, Mapping) else [str(base.main_input_name)]).eval()
+        return None
+    return list(sample) if isinstance(sample, Mapping) else [str(base.main_input_name)]
+
+
+def inputs_of(instance: Any, samples: Sequence[Path]) -> list[Sample]:
+    """What the model gets for each sample; StageError where the handler cannot read one."""
+    return [_input(instance, file) for file in samples]
 
 
 def _input(instance: Any, file: Path) -> Sample:
@@ -88,32 +126,48 @@ def _unanswered(file: Path, error: Exception) -> StageError:
     return StageError(f"the sample {file.name} gets no answer: {why}; see load.samples, the handler and the model")
 
 
-def _prove(base: nn.Module, file: Path, module: Any, inputs: Sequence[Sample], config: ExportConfig, folder: Path) -> list[Row]:
-    """Parity at every batch size: the module in memory, and the saved file in a fresh process."""
-    batches = {str(size): batch_of(inputs, size) for size in config.batch_sizes}
-    rows, expected = [], {}
-    for size, batch in batches.items():
-        progress(0.4, f"comparing batches of {size}")
-        with torch.inference_mode():
-            expected[size] = named(base(*batch))
-            rows += compare(expected[size], module(*batch), "exported", int(size), config)
-    progress(0.5, "loading it in a fresh process")
-    fresh = reloaded(file, batches, folder)
-    for size, outputs in expected.items():
-        again = {name: fresh[f"{size}/{name}"] for name in outputs if f"{size}/{name}" in fresh}
-        rows += compare(outputs, again, "reloaded", int(size), config)
-    return rows
-
-
-def _same_answers(instance: Any, samples: Sequence[Path], pairs: Sequence[Pair], config: ExportConfig) -> None:
+def _same_answers(
+    instance: Any, samples: Sequence[Path], pairs: Sequence[Pair], config: ExportConfig, tolerance: Tolerance
+) -> None:
     """Each sample gets its answer alone, and in a batch with others, where padding may matter."""
     alone = [_answers(instance, [file])[0] for file in samples]
     together = _answers(instance, samples[: max(config.batch_sizes)])
     for answers, how in ((alone, "eager against exported"), (together, "alone against in a batch with others")):
         for pair, answer in zip(pairs, answers, strict=False):
-            found = difference(pair.answer, answer, atol=config.atol, rtol=config.rtol)
+            found = difference(pair.answer, answer, atol=tolerance.atol, rtol=tolerance.rtol)
             if found is not None:
                 raise ParityError(f"golden pair {pair.name}, {how}: {found}. Nothing was published")
+
+
+def _publish(folder: Path, out: Path, proven: Proven | None, wrapped: Manifest, sample: Sample, config: ExportConfig) -> None:
+    """Move what is proven to its place, or say how the eager model is built."""
+    if proven is not None:
+        proven.file.rename(out / proven.file.name)
+        if config.fold:
+            (folder / "preprocessor_config.json").rename(out / "preprocessor_config.json")
+        return
+    if wrapped.facts.get("kind") == "torchscript":
+        raise RequestError("export.method=none has no eager model to serve: the source is TorchScript; leave it out")
+    facts = {key: wrapped.facts.get(key) for key in ("base_class", "exported_module")}
+    base = load_base(wrapped.path("repository"), wrapped.facts["base_class"], facts["exported_module"])
+    write_json(out / EAGER, facts | {"names": _names(wrapped, sample, base)})
+
+
+def _facts(proven: Proven | None, tolerance: Tolerance) -> dict[str, Any]:
+    told = {"atol": tolerance.atol, "rtol": tolerance.rtol}
+    if proven is None:
+        return {**told, "method": "none", "reason": EAGERLY, "parity": [], "skipped": [], "suspects": [], "warnings": [EAGERLY]}
+    return {
+        **told,
+        "method": proven.method,
+        "reason": proven.reason,
+        "parity": as_json(worst(proven.rows)),
+        "skipped": list(proven.skipped),
+        "suspects": list(proven.suspects),
+        "signature": proven.signature,
+        "speed": proven.tuned.speed,
+        "warnings": [],
+    }
 
 
 def _told(sample: Sample) -> dict[str, Any]:

@@ -1,29 +1,37 @@
 """Run as a script in a fresh process: load a TorchScript file with torch alone, answer batches, write the answers.
 
-python -I _reload.py model.pt asked.safetensors answered.safetensors
+python -I _reload.py model.pt asked.pt answered.pt [LIBRARY ...]
 """
 
+import importlib
 import sys
 import warnings
+from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 
 
-def main(file: str, asked: str, answered: str) -> None:
-    """Write `<batch>/<output>` for every batch in `asked`, whose arguments are `<batch>/0`, `<batch>/1` and so on."""
+def main(file: str, asked: str, answered: str, *libraries: str) -> None:
+    """Answer each (method, arguments, keywords) in the list `asked`; `libraries` bring operators that are not torch's."""
     warnings.simplefilter("ignore", FutureWarning)  # TorchScript's announced end
+    for library in libraries:
+        importlib.import_module(library)
     module = torch.jit.load(file, map_location="cpu")  # type: ignore[no-untyped-call]
-    answers: dict[str, torch.Tensor] = {}
-    tensors = load_file(asked)
+    answers = []
     with torch.inference_mode():
-        for name in sorted({key.partition("/")[0] for key in tensors}):
-            count = sum(key.startswith(f"{name}/") for key in tensors)
-            output = module(*(tensors[f"{name}/{place}"] for place in range(count)))
-            parts = {"output": output} if isinstance(output, torch.Tensor) else output
-            parts = parts if isinstance(parts, dict) else {f"output[{index}]": part for index, part in enumerate(parts)}
-            answers |= {f"{name}/{key}": value.contiguous().clone() for key, value in parts.items()}
-    save_file(answers, answered)
+        for method, arguments, keywords in torch.load(asked, weights_only=True):
+            torch.manual_seed(0)
+            answers.append(plain(getattr(module, method)(*arguments, **keywords)))
+    torch.save(answers, answered)
+
+
+def plain(value: Any) -> Any:
+    """Without named tuples, which a weights-only reader refuses."""
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return value
 
 
 if __name__ == "__main__":

@@ -3,19 +3,28 @@
 from marline.handler._assemble import TASKS, assemble, handler_of, opened
 from marline.handler._fake import FakeContext
 from marline.handler._golden import Pair, difference, read_golden, write_golden
-from marline.handler.collation import Sample, collate, tensors
+from marline.handler.collation import Collate, Sample, as_list, collate, tensors
+from marline.handler.eager_model import EAGER, adapted, load_base
+from marline.handler.graph_file import load_graph, read_signature
 
 __all__ = [
+    "EAGER",
     "TASKS",
+    "Collate",
     "FakeContext",
     "Pair",
     "Sample",
+    "adapted",
+    "as_list",
     "assemble",
     "collate",
     "difference",
     "handler_of",
+    "load_base",
+    "load_graph",
     "opened",
     "read_golden",
+    "read_signature",
     "tensors",
     "write_golden",
 ]

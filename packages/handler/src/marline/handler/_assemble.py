@@ -16,14 +16,25 @@ from marline.core import RequestError, StageError
 
 HERE = Path(__file__).parent
 TASKS = {
-    "feature-extraction": HERE / "feature_extraction.py",
-    "image-classification": HERE / "image_classification.py",
-    "text-classification": HERE / "text_classification.py",
+    name: HERE / f"{name.replace('-', '_')}.py"
+    for name in (
+        "audio-classification",
+        "feature-extraction",
+        "image-classification",
+        "image-segmentation",
+        "mask-generation",
+        "object-detection",
+        "text-classification",
+        "text-generation",
+        "video-classification",
+        "voice-activity-detection",
+    )
 }
-SHARED = ("base_handler.py", "collation.py", "request_decoding.py", "emulated_device.py")
-TEXT = HERE / "text_input.py"  # brings the tokenizers library, which other handlers do not need
+SHARED = ("base_handler.py", "collation.py", "eager_model.py", "emulated_device.py", "graph_file.py", "request_decoding.py")
+INPUTS = ("audio_input", "image_input", "text_input")  # where a handler imports it; each reads files, one brings a library
 PROCESSOR_FILES = (
     "preprocessor_config.json",
+    "video_preprocessor_config.json",
     "tokenizer.json",
     "tokenizer_config.json",
     "sentence_bert_config.json",
@@ -59,8 +70,8 @@ def assemble(handler: Path, checkpoint: Path, folder: Path) -> list[Path]:
         else [handler]
     )
     shared = [HERE / name for name in SHARED]
-    if any(TEXT.stem in file.read_text(encoding="utf-8") for file in beside):
-        shared.append(TEXT)
+    imported = "".join(file.read_text(encoding="utf-8") for file in beside)
+    shared += [HERE / f"{name}.py" for name in INPUTS if f"from {name} import" in imported]
     files = [*beside, *shared, *(checkpoint / name for name in PROCESSOR_FILES)]
     return [Path(shutil.copy(file, folder)) for file in files if file.is_file()]
 

@@ -29,8 +29,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from collation import Sample, collate, plain, row, tensors
+from collation import Collate, Sample, collate, plain, row, tensors
+from eager_model import load_eager
 from emulated_device import EmulatedDevice
+from graph_file import from_graph, load_graph, to_graph
 from request_decoding import BadRequestError, decode
 from ts.torch_handler.base_handler import BaseHandler
 
@@ -56,6 +58,7 @@ class Functions:
     unpack_dependencies: Callable[[], None] | None
     init_args: Sequence[Any]
     init_kwargs: Mapping[str, Any]
+    collate: Collate
 
 
 def handler_factory(
@@ -65,9 +68,12 @@ def handler_factory(
     install_packages: Callable[[], None] | None = None,
     unpack_dependencies: Callable[[], None] | None = None,
     *args: Any,
+    collate_function: Collate = collate,
     **init_kwargs: Any,
 ) -> type["SharedHandler"]:
     """Make the handler class of one model; further arguments go to `init_function`.
+
+    `collate_function` makes the model's arguments of a list of samples, `collation.collate` where nothing is said.
 
     TorchServe takes the one class it finds defined in the handler's module, so the class is moved into the caller's.
     """
@@ -79,6 +85,7 @@ def handler_factory(
         unpack_dependencies,
         args,
         init_kwargs,
+        collate_function,
     )
     module = sys._getframe(1).f_globals["__name__"]  # noqa: SLF001 - the documented way to know one's caller
     return type("Handler", (SharedHandler,), {"functions": functions, "__module__": module})
@@ -92,6 +99,7 @@ class SharedHandler(BaseHandler):  # type: ignore[misc]  # TorchServe has no typ
     tracker: Any = None
     batch_log: Any = None
     emulation: EmulatedDevice | None = None
+    told: Mapping[str, Any] = {}  # what the exported file says of itself
     example: tuple[Sample, Any] | None = None
     error: Exception | None = None  # the newest, for whoever runs a handler outside a server
 
@@ -105,7 +113,9 @@ class SharedHandler(BaseHandler):  # type: ignore[misc]  # TorchServe has no typ
         self.device = torch.device(f"cuda:{gpu}" if on_gpu else "cpu")
         _share_the_machine(config, self.device)
         _prepare_folder(folder, config.get("system") or {}, self.functions)
-        self.model = _load_model(folder, context.manifest["model"].get("serializedFile"), self.functions, self.device)
+        self.model, self.told = _load_model(
+            folder, context.manifest["model"].get("serializedFile"), self.functions, self.device
+        )
         self.tracker = _tracker(folder)
         self.batch_log = _batch_log()
         self.emulation = EmulatedDevice.read()
@@ -139,9 +149,12 @@ class SharedHandler(BaseHandler):  # type: ignore[misc]  # TorchServe has no typ
         if self.emulation is not None and self.example is not None:
             self.emulation.spend(len(data))
             return [row(self.example[1], 0)] * len(data)
-        with torch.inference_mode():
-            output = self.model(*(batch.to(self.device) for batch in collate(data)))
+        output = self._forward(data)
         return [row(output, index) for index in range(len(data))]
+
+    def _forward(self, samples: Sequence[Sample]) -> Any:
+        with torch.inference_mode():
+            return from_graph(self.model(*to_graph(self.functions.collate(samples), self.device, self.told)))
 
     def _outputs(self, samples: Mapping[int, Sample], answers: list[str], context: Any) -> dict[int, Any]:
         """The outputs of all samples as one batch; where the model refuses the batch, of each that it does not refuse alone."""
@@ -166,7 +179,7 @@ class SharedHandler(BaseHandler):  # type: ignore[misc]  # TorchServe has no typ
         if not isinstance(sample, torch.Tensor):
             raise BadRequestError(f"expected an image or a list of numbers, got {type(sample).__name__}")
         expected = tensors(self.example[0])[0].shape if self.example is not None else sample.shape
-        if sample.shape != expected:
+        if sample.shape != expected and self.functions.collate is collate:
             raise BadRequestError(f"expected shape {list(expected)}, got {list(sample.shape)}")
         return sample
 
@@ -200,8 +213,7 @@ class SharedHandler(BaseHandler):  # type: ignore[misc]  # TorchServe has no typ
             return None
         pair = json.loads(file.read_text())["pairs"][0]
         sample = self.sample({"body": base64.b64decode(pair["request"])})
-        with torch.inference_mode():
-            return sample, self.model(*(batch.to(self.device) for batch in collate([sample])))
+        return sample, self._forward([sample])
 
     def _warm_up(self, batch_size: int) -> None:
         """Run every power of two up to the batch size twice: TorchScript optimises a shape in its first two runs."""
@@ -276,24 +288,31 @@ def _prepare_folder(folder: Path, system: Mapping[str, Any], functions: Function
         done.touch()
 
 
-def _load_model(folder: Path, name: str | None, functions: Functions, device: torch.device) -> Any:
-    """TorchScript first, else a state dict; an empty or absent file means the init function brings its weights."""
+def _load_model(folder: Path, name: str | None, functions: Functions, device: torch.device) -> tuple[Any, Mapping[str, Any]]:
+    """The eager model where the archive carries one, else TorchScript, else a state dict.
+
+    An empty or absent file means that the init function brings its weights.
+    """
+    eager = load_eager(folder)
+    if eager is not None:
+        return eager.to(device), {}
     file = folder / name if name else None
+    weights = None
     if file is not None and file.is_file() and file.stat().st_size:
         try:
-            return torch.jit.load(str(file), map_location=device).eval()  # type: ignore[no-untyped-call]
+            graph, told = load_graph(file, device)
         except RuntimeError as error:
             if functions.init is None:
                 raise RuntimeError(f"{name} is not TorchScript and the handler has no init_function: {error}") from None
             weights = torch.load(file, map_location="cpu", weights_only=True)
-    else:
-        weights = None
+        else:
+            return graph, told
     if functions.init is None:
         raise RuntimeError("the archive has no weights and the handler has no init_function")
     model = functions.init(*functions.init_args, **functions.init_kwargs)
     if weights is not None:
         model.load_state_dict(weights)
-    return model.to(device).eval()
+    return model.to(device).eval(), {}
 
 
 def _tracker(folder: Path) -> Any:

@@ -4,13 +4,14 @@ A sample is a tensor, or a mapping of names to tensors in the order of the model
 stacked; sequences of different lengths are padded with zeros at the end, and the mask among them says what was padded.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
 Sample = torch.Tensor | Mapping[str, torch.Tensor]
+Collate = Callable[[Sequence[Sample]], tuple[Any, ...]]
 
 
 def collate(samples: Sequence[Sample]) -> tuple[torch.Tensor, ...]:
@@ -19,17 +20,24 @@ def collate(samples: Sequence[Sample]) -> tuple[torch.Tensor, ...]:
     return tuple(_batch(column) for column in columns)
 
 
+def as_list(samples: Sequence[Sample]) -> tuple[list[torch.Tensor]]:
+    """One list with the samples in it, of any sizes: what detectors of torchvision take."""
+    return ([tensor for sample in samples for tensor in tensors(sample)],)
+
+
 def tensors(sample: Sample) -> tuple[torch.Tensor, ...]:
     """A sample's tensors in the order of the model's arguments."""
     return (sample,) if isinstance(sample, torch.Tensor) else tuple(sample.values())
 
 
 def row(output: Any, index: int) -> Any:
-    """One sample's part of a batched output, on the CPU: tensors by row, dicts and tuples item by item."""
+    """One sample's part of a batched output, on the CPU: tensors by row, dicts and tuples item by item, lists by place."""
     if isinstance(output, torch.Tensor):
         return output[index].cpu()
     if isinstance(output, Mapping):
         return {key: row(value, index) for key, value in output.items()}
+    if isinstance(output, list):
+        return _on_cpu(output[index])
     return tuple(row(value, index) for value in output)
 
 
@@ -58,6 +66,14 @@ def plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
     return value
+
+
+def _on_cpu(value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        return value.cpu()
+    return (
+        {key: _on_cpu(item) for key, item in value.items()} if isinstance(value, Mapping) else [_on_cpu(one) for one in value]
+    )
 
 
 def _batch(column: Sequence[torch.Tensor]) -> torch.Tensor:

@@ -1,18 +1,40 @@
 """Decodes request bodies, strictly: nothing in them is executed, and nothing large is unpacked before it was measured.
 
-What a preprocess function receives: a JPEG, PNG or WebP body as a PIL image, a JSON list or number as a float32 tensor,
-any other JSON value as it is, UTF-8 text as str. Goes into every archive beside `base_handler.py`.
+What a preprocess function receives: a JPEG, PNG or WebP body as a PIL image, an .npy body as a tensor (fractions as float32),
+a WAV body as `Audio`, a JSON list or number as a float32 tensor, any other JSON value as it is, UTF-8 text as str. Goes into
+every archive beside `base_handler.py`.
 """
 
+import ast
 import io
+import math
+import struct
+import wave
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from PIL import Image
 
 FORMATS = ("JPEG", "PNG", "WEBP")  # an explicit list: Pillow also opens formats that are risky or surprising in a request
 MAX_PIXELS = 50_000_000
+LONGEST_HEADER = 10_000  # bytes, as NumPy says; parsing a header of megabytes takes seconds
+NUMBERS = {  # of .npy files; little-endian, or a single byte
+    "|u1": torch.uint8,
+    "|i1": torch.int8,
+    "<i4": torch.int32,
+    "<i8": torch.int64,
+    "<f2": torch.float16,
+    "<f4": torch.float32,
+    "<f8": torch.float64,
+}
+
+
+class Audio(NamedTuple):
+    """A sound: float32 [n] from -1 to 1, and samples a second."""
+
+    samples: torch.Tensor
+    rate: int
 
 
 class BadRequestError(ValueError):
@@ -27,7 +49,7 @@ def decode(request: Mapping[str, Any]) -> Any:
     if isinstance(value, list | int | float) and not isinstance(value, bool):
         try:
             numbers = torch.tensor(value, dtype=torch.float32)
-        except (TypeError, ValueError, RuntimeError) as error:
+        except (TypeError, ValueError, RuntimeError, OverflowError) as error:
             raise BadRequestError(f"the list is not a tensor: {error}") from None
         if not numbers.isfinite().all():
             raise BadRequestError("the list holds NaN, Infinity or a number too large for float32")
@@ -42,10 +64,64 @@ def _decode_bytes(body: bytes) -> Any:
         raise BadRequestError("the request has no body")
     if body[:3] == b"\xff\xd8\xff" or body[:8] == b"\x89PNG\r\n\x1a\n" or (body[:4] == b"RIFF" and body[8:12] == b"WEBP"):
         return _decode_image(body)
+    if body[:6] == b"\x93NUMPY":
+        return _decode_npy(body)
+    if body[:4] == b"RIFF" and body[8:12] == b"WAVE":
+        return _decode_wav(body)
     try:
         return body.decode()
     except UnicodeDecodeError:
         raise BadRequestError(f"the body is neither {', '.join(FORMATS)} nor UTF-8 text") from None
+
+
+def _decode_npy(body: bytes) -> torch.Tensor:
+    try:
+        return _array(body)
+    except Exception as error:  # hostile bytes
+        raise BadRequestError(f"the .npy body cannot be decoded: {type(error).__name__}: {error}") from None
+
+
+def _array(body: bytes) -> torch.Tensor:
+    """An array of numbers in C order; the header is read as literals, so nothing in it can run (NumPy's format 1.0 to 3.0)."""
+    begin = {1: 10, 2: 12, 3: 12}[body[6]]
+    (length,) = struct.unpack("<H" if begin == 10 else "<I", body[8:begin])
+    if length > LONGEST_HEADER:
+        raise ValueError(f"a header of {length} bytes; {LONGEST_HEADER} are allowed")
+    told = ast.literal_eval(body[begin : begin + length].decode("latin-1"))
+    dtype, shape = NUMBERS.get(told["descr"]), told["shape"]
+    if dtype is None:
+        raise ValueError(f"numbers of the kind {told['descr']!r}; known are {', '.join(NUMBERS)}")
+    if told["fortran_order"] is not False:
+        raise ValueError("not in C order")
+    if not isinstance(shape, tuple) or not all(type(size) is int and size >= 0 for size in shape):
+        raise ValueError(f"no shape: {shape!r}")
+    data = body[begin + length :]
+    if len(data) != math.prod(shape) * dtype.itemsize:
+        raise ValueError(f"{len(data)} bytes for the shape {list(shape)}")
+    array = torch.frombuffer(bytearray(data), dtype=dtype).view(shape) if data else torch.empty(shape, dtype=dtype)
+    if array.is_floating_point():
+        array = array.float()  # as for a JSON list: a model's weights are float32, and NumPy's default is not
+    if not array.isfinite().all():
+        raise ValueError("NaN, Infinity or a number too large for float32")
+    return array
+
+
+def _decode_wav(body: bytes) -> Audio:
+    """Mono, 16 bits a sample: what speech models are trained on, and all that is not ambiguous."""
+    try:
+        with wave.open(io.BytesIO(body)) as sound:
+            told = (sound.getnchannels(), 8 * sound.getsampwidth())
+            rate, length = sound.getframerate(), sound.getnframes()
+            data = sound.readframes(length)
+    except Exception as error:  # as above
+        raise BadRequestError(f"the WAV body cannot be decoded: {type(error).__name__}: {error}") from None
+    if told != (1, 16) or len(data) < 2:
+        raise BadRequestError(
+            f"the sound has {told[0]} channels of {told[1]} bits and {len(data)} bytes; one of 16 bits is expected"
+        )
+    if len(data) != 2 * length:
+        raise BadRequestError(f"the WAV body is cut off: {len(data)} of {2 * length} bytes")
+    return Audio(torch.frombuffer(bytearray(data), dtype=torch.int16).float() / 32768, rate)
 
 
 def _decode_image(body: bytes) -> Image.Image:

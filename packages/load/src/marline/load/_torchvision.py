@@ -36,7 +36,7 @@ def from_torchvision(config: LoadConfig) -> Source:
             task=task,
             expects=Expects(input=INPUTS[task]),
             init_kwargs=init_kwargs,
-            processor=_processor(weights.transforms()) if task == "image-classification" else None,
+            processor=PROCESSORS[task](weights.transforms()) if task in PROCESSORS else None,
             labels={str(index): label for index, label in enumerate(weights.meta["categories"])},
         ),
     )
@@ -62,19 +62,34 @@ def _needed(name: str) -> dict[str, Any]:
     return needed
 
 
-def _processor(transforms: Any) -> dict[str, Any]:
+def _classified(transforms: Any) -> dict[str, Any]:
     """The preset that torchvision classifies with, in the words of transformers."""
     return {
         "image_processor_type": "BitImageProcessor",  # resize the shorter edge, cut the centre, rescale, normalise
-        "do_convert_rgb": True,
-        "do_resize": True,
         "size": {"shortest_edge": transforms.resize_size[0]},
-        "resample": PILLOW[transforms.interpolation.value],
         "do_center_crop": True,
         "crop_size": {"height": transforms.crop_size[0], "width": transforms.crop_size[0]},
+        **_pixels(transforms),
+    }
+
+
+def _segmented(transforms: Any) -> dict[str, Any]:
+    """The preset for segmentation, but for the aspect: images become squares, so that they fit into one batch."""
+    edge = transforms.resize_size[0]
+    return {"image_processor_type": "ViTImageProcessor", "size": {"height": edge, "width": edge}, **_pixels(transforms)}
+
+
+def _pixels(transforms: Any) -> dict[str, Any]:
+    return {
+        "do_convert_rgb": True,
+        "do_resize": True,
+        "resample": PILLOW[transforms.interpolation.value],
         "do_rescale": True,
         "rescale_factor": 1 / 255,
         "do_normalize": True,
         "image_mean": list(transforms.mean),
         "image_std": list(transforms.std),
     }
+
+
+PROCESSORS = {"image-classification": _classified, "image-segmentation": _segmented}

@@ -38,10 +38,12 @@ def content(
         **{key: result[key] for key in TRIED},
         "stages": [{"name": time.name, "seconds": time.seconds, "cached": time.cached, "run": time.run} for time in stages],
         "versions": _versions(manifests, by_stage["deploy"].facts["server"]),
-        "warnings": [*result["warnings"], *_strangers(manifests)],
+        "warnings": [*result["warnings"], *exported.facts["warnings"], *_strangers(manifests)],
         "archive": archived.facts,
         "source": {key: loaded.facts[key] for key in ("source", "task", "parameters")} | {"input": exported.facts["input"]},
-        "parity": {key: exported.facts[key] for key in ("method", "parity", "golden", "atol", "rtol")},
+        "parity": {
+            key: exported.facts[key] for key in ("method", "reason", "parity", "golden", "atol", "rtol", "skipped", "suspects")
+        },
         "deployed": by_stage["deploy"].facts,
         "measured": _measured(loaded, tuned, result),
         "replicas": plan(result["chosen"], config.target_rps, config.headroom),

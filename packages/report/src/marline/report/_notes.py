@@ -62,13 +62,25 @@ def notes(report: Report) -> dict[str, str]:
         ),
         "trials": _trials_note(measured),
         "curve": _curve_note(report),
-        "parity": (
-            f"Exported by {parity['method']}, compared with the eager model: differences up to {parity['atol']:g} absolute "
-            f"plus {parity['rtol']:g} relative were allowed. {parity['golden']} golden answers were kept, and "
-            f"{report['deployed']['golden']} of them came back right over HTTP from a server that was ready after "
-            f"{duration(report['deployed']['ready_s'])}."
-        ),
+        "parity": _parity_note(parity, report["deployed"]),
     }
+
+
+def _parity_note(parity: dict[str, Any], deployed: dict[str, Any]) -> str:
+    made = (
+        "Served eagerly: no graph was made, and so none was compared."
+        if parity["method"] == "none"
+        else f"Exported by {parity['method']} and compared with the eager model: the largest absolute difference of any output "
+        f"in each case and place. Up to {parity['atol']:g} absolute plus {parity['rtol']:g} relative were allowed."
+    )
+    suspects = (
+        f" While tracing, the code looked at values in {', '.join(parity['suspects'][:3])}." if parity["suspects"] else ""
+    )
+    skipped = f" Not proven: {'; '.join(parity['skipped'])}." if parity["skipped"] else ""
+    return (
+        f"{made} {parity['golden']} golden answers were kept, and {deployed['golden']} of them came back right over HTTP from "
+        f"a server that was ready after {duration(deployed['ready_s'])}.{suspects}{skipped}"
+    )
 
 
 def _replicas_note(report: Report) -> str:

@@ -1,0 +1,90 @@
+"""Runs the exported file where nothing of ours is: in a fresh Python with torch alone, and in C++ without Python."""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.jit import _pickle
+
+from marline.core import ParityError, StageError, progress
+
+HERE = Path(__file__).parent
+# C++ writes that a list or a dict is one of tensors as a call of these, which give it back as it is.
+CONTAINERS: list[Any] = [
+    _pickle.restore_type_tag,
+    _pickle.build_tensorlist,
+    _pickle.build_intlist,
+    _pickle.build_doublelist,
+    _pickle.build_boollist,
+]
+RUN_S, BUILD_S = 300.0, 300.0
+
+Call = tuple[str, tuple[Any, ...], dict[str, Any]]  # method, arguments, keywords
+
+
+def in_python(file: Path, calls: Sequence[Call], libraries: Sequence[str], folder: Path) -> list[Any]:
+    """The answers of a fresh process that imports torch and `libraries` alone; ParityError with what it said where it fails."""
+    words = [sys.executable, "-I", str(HERE / "_reload.py")]
+    return _answers(words, file, calls, folder, f"{file.name} cannot be loaded and run in a fresh process", list(libraries))
+
+
+def in_cpp(program: Path, file: Path, calls: Sequence[Call], folder: Path) -> list[Any]:
+    """The answers of the C++ program, as above."""
+    return _answers([str(program)], file, calls, folder, f"{file.name} cannot be loaded and run in C++", [])
+
+
+def cpp_program() -> Path | str:
+    """The built `reload.cpp`, kept in the user's cache for each torch; where it cannot be built, why not.
+
+    StageError where a compiler is there and refuses.
+    """
+    compiler = next((found for name in ("c++", "g++", "clang++") if (found := shutil.which(name))), None)
+    if compiler is None:
+        return "there is no C++ compiler on this machine (apt install g++)"
+    source = HERE / "reload.cpp"
+    digest = hashlib.sha256(source.read_bytes() + torch.__version__.encode() + torch.__file__.encode()).hexdigest()[:16]
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "marline"
+    program = cache / f"reload-{digest}"
+    if not program.exists():
+        progress(0.0, "building the C++ check, once for this torch")
+        cache.mkdir(parents=True, exist_ok=True)
+        partial = cache / f"{program.name}.{os.getpid()}"
+        _build(compiler, source, partial)
+        partial.replace(program)
+    return program
+
+
+def _build(compiler: str, source: Path, program: Path) -> None:
+    home = Path(torch.__file__).parent
+    words = [
+        *(compiler, "-std=c++20", "-O0", f"-D_GLIBCXX_USE_CXX11_ABI={int(torch.compiled_with_cxx11_abi())}"),
+        *(f"-I{home / 'include'}", f"-I{home / 'include/torch/csrc/api/include'}", str(source), "-o", str(program)),
+        *(f"-L{home / 'lib'}", "-ltorch", "-ltorch_cpu", "-lc10", f"-Wl,-rpath,{home / 'lib'}", "-Wl,--no-as-needed"),
+    ]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=BUILD_S, check=False)
+    if done.returncode:
+        raise StageError(f"{compiler} cannot build {source.name} against torch {torch.__version__}:\n{done.stderr[-2000:]}")
+
+
+def _answers(
+    words: Sequence[str], file: Path, calls: Sequence[Call], folder: Path, failure: str, more: Sequence[str]
+) -> list[Any]:
+    asked, answered = folder / "asked.pt", folder / "answered.pt"
+    torch.save(list(calls), asked)
+    try:
+        done = subprocess.run(
+            [*words, str(file), str(asked), str(answered), *more], capture_output=True, text=True, timeout=RUN_S, check=False
+        )
+    except subprocess.TimeoutExpired:
+        raise ParityError(f"{failure}: no answer within {RUN_S:.0f} s") from None
+    if done.returncode:
+        raise ParityError(f"{failure}:\n{done.stderr.strip()[-2000:]}")
+    with torch.serialization.safe_globals(CONTAINERS):
+        found: list[Any] = torch.load(answered, weights_only=True)
+    return found

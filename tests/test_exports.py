@@ -1,0 +1,103 @@
+"""Every model there is becomes a graph that is proven, in a fresh process with torch alone and in C++ as well."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torchvision import models
+
+import marline.export
+import marline.load
+import marline.wrap
+from marline.core import ExportConfig, Manifest, known_models, project_root, read_config
+from marline.export._graph import prove_graph
+from marline.handler import adapted, as_list, handler_of
+
+QUICK = ["export.batch_sizes=[1,2,3]", "export.fuse=false", "export.channels_last=false"]
+METHODS = {  # what auto finds, and what the configuration asks for
+    "digits_cnn": "script",
+    "mobilenet_v3_large": "script",
+    "resnet50": "script",
+    "gpt2_tiny": "hybrid",
+    "silero_vad": "hybrid",
+}
+TORCHVISION = {  # name: edge of a square image
+    "resnet18": 64,
+    "swin_t": 224,
+    "vit_b_16": 224,
+    "deeplabv3_mobilenet_v3_large": 64,
+}
+
+
+def exported(model: str, run: Path, *words: str) -> Manifest:
+    """Stages load, wrap and export of a configured model, in a folder of their own."""
+    root = project_root()
+    config = read_config([f"model={model}", *QUICK, *words]).config
+    folders = [run / stage for stage in ("load", "wrap", "export")]
+    for folder in folders:
+        folder.mkdir()
+    loaded = marline.load.load(config.model, config.load, folders[0])
+    wrapped = marline.wrap.wrap(config.model, config.wrap, loaded, folders[1])
+    handler = handler_of(root, config.model, loaded.facts["task"], config.archive.handler)
+    return marline.export.export(config.model, config.export, loaded, wrapped, handler, folders[2])
+
+
+def export_config(**changed: Any) -> ExportConfig:
+    told = read_config(["model=digits_cnn", *QUICK]).config.export
+    return told.model_copy(update=changed)
+
+
+def proven_in(rows: list[dict[str, Any]]) -> set[str]:
+    return {row["stage"] for row in rows}
+
+
+@pytest.mark.parametrize("model", known_models(project_root()))
+def test_a_configured_model_is_exported_and_proven_everywhere(model: str, tmp_path: Path) -> None:
+    facts = exported(model, tmp_path).facts
+
+    assert METHODS.get(model, "trace") == facts["method"]
+    assert {"exported", "frozen", "reloaded"} <= proven_in(facts["parity"])
+    assert ("C++" in proven_in(facts["parity"])) == (not facts["skipped"])
+    assert [] == facts["signature"]["libraries"]
+
+
+@pytest.mark.parametrize("name", TORCHVISION)
+def test_a_model_of_torchvision_is_exported_and_proven_everywhere(name: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    options = {"weights_backbone": None, "aux_loss": True} if name.startswith("deeplab") else {}
+    module = models.get_model(name, weights=None, **options).eval()
+    samples = [torch.randn(3, TORCHVISION[name], TORCHVISION[name]) for _ in range(2)]
+
+    proven = prove_graph(module, samples, export_config(batch_sizes=(2,)), tmp_path / "model.pt")
+
+    assert "script" == proven.method
+    assert {"exported", "frozen", "reloaded"} <= {row.stage for row in proven.rows}
+    names = {"aux", "out"} if name.startswith("deeplab") else {"output"}
+    assert names == set(proven.signature["outputs"])
+
+
+def test_a_detector_takes_images_of_any_size_and_names_the_library_of_its_operators(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    detector = models.get_model("ssdlite320_mobilenet_v3_large", weights=None, weights_backbone=None).eval()
+    images = [torch.rand(3, 64, 96), torch.rand(3, 120, 80)]
+
+    proven = prove_graph(adapted(detector, None), images, export_config(batch_sizes=(1, 2)), tmp_path / "model.pt", as_list)
+
+    assert ("script", ["torchvision"]) == (proven.method, proven.signature["libraries"])
+    assert ["C++: its graph needs operators of torchvision, which a C++ program must link"] == proven.skipped
+    assert {"output[0].boxes", "output[0].labels", "output[0].scores"} <= {
+        row.output for row in proven.rows if row.stage == "reloaded"
+    }
+
+
+@pytest.mark.parametrize(
+    "words", [["export.dtype=bfloat16"], ["export.dtype=float16"], ["export.fold=true"], ["export.method=none"]]
+)
+def test_the_variants_of_an_image_classifier(words: list[str], tmp_path: Path) -> None:
+    manifest = exported("vit_tiny", tmp_path, *words)
+
+    kind = {"export.fold=true": "uint8", "export.dtype=bfloat16": "bfloat16", "export.dtype=float16": "float16"}.get(words[0])
+    assert (kind is None) == (manifest.facts["method"] == "none") == ("eager.json" in manifest.outputs)
+    assert kind is None or manifest.facts["signature"]["inputs"][0]["dtype"] == kind
+    assert 4 == manifest.facts["golden"]
