@@ -6,7 +6,8 @@ from pathlib import Path
 
 from marline.core import ExportConfig, ExportError, Manifest, ParityError
 from marline.export._export import base_of, in_users_file, inputs_of
-from marline.export._graph import METHODS, prove_in_process, wholly
+from marline.export._graph import prove_in_process
+from marline.export._making import methods_of, wholly
 from marline.handler import assemble, opened
 
 
@@ -20,9 +21,7 @@ def check(config: ExportConfig, loaded: Manifest, wrapped: Manifest, handler: Pa
         with opened(Path(work), handler.stem) as instance:
             inputs = inputs_of(instance, sorted(loaded.path("sample").iterdir()))
             module = wholly(base_of(wrapped, inputs[0]), config)
-            for method in (
-                ("given",) if wrapped.facts["kind"] == "torchscript" and config.whole is None else METHODS[config.method]
-            ):
+            for method in methods_of(module, config):
                 try:
                     with in_users_file(loaded):
                         prove_in_process(module, inputs, method, config, instance.functions.collate)

@@ -13,7 +13,8 @@ from torch import nn
 
 from marline.core import ExportConfig, ExportError, Manifest, ParityError, RequestError, StageError, progress, seal, write_json
 from marline.export._folding import fold
-from marline.export._graph import Proven, prove_graph, wholly
+from marline.export._graph import Proven, prove_graph
+from marline.export._making import wholly
 from marline.export._parity import Tolerance, as_json, worst
 from marline.export._preparation import check_preparation
 from marline.export._torchscript import load

@@ -37,7 +37,7 @@ def fold(module: nn.Module, handler: Path, folder: Path) -> nn.Module:
     settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
     if not settings.get("crop_size") and "width" not in settings["size"]:
         raise RequestError(
-            "export.fold=true: images of this model are padded after normalising, which no graph of raw pixels can; leave it out"
+            "export.fold=true: this model pads images after normalising, which a graph of raw pixels cannot; leave it out"
         )
     normal = settings.get("do_normalize", True)
     mean, std = (settings["image_mean"], settings["image_std"]) if normal else ([0.0] * 3, [1.0] * 3)
