@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from marline.core import ExportConfig, Manifest, seal
+from marline.core import ExportConfig, Manifest, read_config, seal
 from marline.export import export
 
 with warnings.catch_warnings():
@@ -56,8 +56,21 @@ handler = handler_factory(preprocess_function=preprocess)
 Export = Callable[..., Manifest]
 
 
+@pytest.fixture(scope="session")
+def export_config() -> Callable[..., ExportConfig]:
+    """The default settings of an export, changed."""
+    default = read_config(["model=digits_cnn"]).config.export.model_dump()
+    return lambda **changed: ExportConfig.model_validate({**default, **changed})
+
+
+@pytest.fixture(scope="session")
+def quick(export_config: Callable[..., ExportConfig]) -> Callable[..., ExportConfig]:
+    """Settings that leave out what is only measured, and the larger batches."""
+    return lambda **changed: export_config(**{"fuse": False, "channels_last": False, "batch_sizes": (1, 2, 3), **changed})
+
+
 @pytest.fixture
-def run(tmp_path: Path) -> Export:
+def run(tmp_path: Path, quick: Callable[..., ExportConfig]) -> Export:
     """Export a module, given as the source of a class Net over inputs float32 [B, 1] from -1 to 1."""
 
     def make(net: str, **changed: object) -> Manifest:
@@ -71,9 +84,7 @@ def run(tmp_path: Path) -> Export:
             Image.new("L", (4, 4), grey).save(tmp_path / "run" / "load" / "sample" / f"{grey:03}.png")
         (tmp_path / "source").mkdir()
         (tmp_path / "source" / "handler.py").write_text(HANDLER)
-        config = ExportConfig.model_validate(
-            {"method": "auto", "atol": 1e-5, "rtol": 1e-4, "batch_sizes": (1, 2, 7), **changed}
-        )
+        config = quick(**{"atol": 1e-5, "rtol": 1e-4, "batch_sizes": (1, 2, 7), **changed})
         facts = {"base_class": "modeling_tiny.TinyForImageClassification", "exported_module": "model"}
         loaded, wrapped = (
             seal(tmp_path / "run" / stage, model="tiny", config=config, inputs=[], facts=facts, started=time.monotonic())

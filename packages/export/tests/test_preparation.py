@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from marline.export._preparation import check_preparation
 from marline.handler import TASKS
 
 hf: Any = transformers
+Wrapped = Callable[[], Manifest]
 SIZE = {"height": 8, "width": 8}
 
 
@@ -26,12 +28,17 @@ def image(tmp_path: Path) -> Path:
     return file
 
 
-def wrapped(folder: Path) -> Manifest:
-    """The manifest of stage wrap, which left what is in FOLDER/repository."""
-    (folder / "repository").mkdir(exist_ok=True)
-    (folder / "repository" / "config.json").write_text("{}")
-    config = ExportConfig(method="auto", atol=1e-5, rtol=1e-4, batch_sizes=(1,))
-    return seal(folder, model="tiny", config=config, inputs=[], facts={"kind": "transformers"}, started=time.monotonic())
+@pytest.fixture
+def wrapped(tmp_path: Path, quick: Callable[..., ExportConfig]) -> Callable[[], Manifest]:
+    """The manifest of stage wrap, which left what is in the test's repository."""
+
+    def make() -> Manifest:
+        (tmp_path / "repository").mkdir(exist_ok=True)
+        (tmp_path / "repository" / "config.json").write_text("{}")
+        facts = {"kind": "transformers"}
+        return seal(tmp_path, model="tiny", config=quick(), inputs=[], facts=facts, started=time.monotonic())
+
+    return make
 
 
 def pixels(image: Path) -> torch.Tensor:
@@ -41,10 +48,10 @@ def pixels(image: Path) -> torch.Tensor:
     return levels.view(8, 8, 3).permute(2, 0, 1).float() / 127.5 - 1
 
 
-def test_the_same_pixels_are_fine(tmp_path: Path, image: Path) -> None:
+def test_the_same_pixels_are_fine(wrapped: Wrapped, tmp_path: Path, image: Path) -> None:
     hf.ViTImageProcessor(size=SIZE).save_pretrained(tmp_path / "repository")
 
-    check_preparation(TASKS["image-classification"], wrapped(tmp_path), [image], [pixels(image)])
+    check_preparation(TASKS["image-classification"], wrapped(), [image], [pixels(image)])
 
 
 @pytest.mark.parametrize(
@@ -55,12 +62,12 @@ def test_the_same_pixels_are_fine(tmp_path: Path, image: Path) -> None:
         ({"size": {"height": 4, "width": 4}}, r"makes \[3, 4, 4\] of picture\.png, our handler \[3, 8, 8\]; write models/NAME"),
     ],
 )
-def test_other_pixels_are_refused(tmp_path: Path, image: Path, told: dict[str, Any], message: str) -> None:
+def test_other_pixels_are_refused(wrapped: Wrapped, tmp_path: Path, image: Path, told: dict[str, Any], message: str) -> None:
     hf.ViTImageProcessor(**told).save_pretrained(tmp_path / "repository")
 
     with pytest.raises(StageError, match=message):
-        check_preparation(TASKS["image-classification"], wrapped(tmp_path), [image], [pixels(image)])
-    check_preparation(tmp_path / "handler.py", wrapped(tmp_path), [image], [pixels(image)])  # one's own knows best
+        check_preparation(TASKS["image-classification"], wrapped(), [image], [pixels(image)])
+    check_preparation(tmp_path / "handler.py", wrapped(), [image], [pixels(image)])  # one's own knows best
 
 
 @pytest.mark.parametrize(
@@ -71,8 +78,10 @@ def test_other_pixels_are_refused(tmp_path: Path, image: Path, told: dict[str, A
         (["Transformer", "Pooling", "Dense"], "mean_tokens", r"sentence-transformers adds Dense"),
     ],
 )
-def test_another_pooling_is_refused(tmp_path: Path, modules: list[str], mode: str, message: str | None) -> None:
-    manifest = wrapped(tmp_path)
+def test_another_pooling_is_refused(
+    wrapped: Wrapped, tmp_path: Path, modules: list[str], mode: str, message: str | None
+) -> None:
+    manifest = wrapped()
     told = [{"path": f"{index}_{name}", "type": f"sentence_transformers.models.{name}"} for index, name in enumerate(modules)]
     (tmp_path / "repository" / "modules.json").write_text(json.dumps(told))
     (tmp_path / "repository" / "1_Pooling").mkdir()
