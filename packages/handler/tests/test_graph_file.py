@@ -69,6 +69,15 @@ def test_a_file_made_elsewhere_says_nothing(tmp_path: Path) -> None:
     assert [{}] * 4 == [read_signature(file) for file in files]
 
 
+@pytest.mark.parametrize("told", [b"[1]", b"not JSON", b" " * ((64 << 20) + 1)], ids=["a list", "no JSON", "too large"])
+def test_what_is_no_signature_is_refused(told: bytes, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "model.pt", "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("model/extra/marline.json", told)
+
+    with pytest.raises(ValueError, match=r"not made by stage export|Expecting value"):
+        read_signature(tmp_path / "model.pt")
+
+
 def test_a_file_that_says_nothing_is_run_as_it_is(tmp_path: Path) -> None:
     graph, told = load_graph(saved(torch.nn.ReLU(), tmp_path / "model.pt", None), CPU)
     halves = torch.tensor([-1.0, 2.0], dtype=torch.float64)

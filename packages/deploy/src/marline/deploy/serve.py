@@ -1,11 +1,14 @@
 """`python -m marline.deploy.serve model=NAME`: serve the newest tuned archive in the foreground until Ctrl-C."""
 
+import base64
+import io
 import os
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from marline.archive import extract, read_mar
 from marline.core import (
     Config,
     Manifest,
@@ -21,6 +24,7 @@ from marline.core import (
 )
 from marline.deploy._client import content_type_of
 from marline.deploy._server import Server, serving
+from marline.handler import read_signature
 
 LOOK_S = 1.0
 
@@ -58,7 +62,6 @@ def serve(config: Config, tuned: Manifest) -> None:
     """Serve until interrupted; ServerError when the server ends or loses its workers by itself."""
     verify(tuned)
     archive, chosen = tuned.path(tuned.facts["tuned"]["archive"]), tuned.facts["chosen"]
-    samples = sorted((tuned.folder.parent / "load" / "sample").iterdir())
     with serving(config.deploy, project_root() / config.artifacts / config.model / "serve-logs") as server:
         server.load(
             archive,
@@ -67,6 +70,7 @@ def serve(config: Config, tuned: Manifest) -> None:
             max_batch_delay_ms=chosen["max_batch_delay_ms"],
             workers=chosen["workers"],
         )
+        samples = _samples(tuned, archive, server.folder)
         state = write_state(config.model, _state(server, config, tuned, samples))
         try:
             print(_greeting(server, config.model, tuned, samples, state), flush=True)
@@ -74,6 +78,20 @@ def serve(config: Config, tuned: Manifest) -> None:
         finally:
             state.unlink(missing_ok=True)
             state.with_suffix(".curl").unlink(missing_ok=True)
+
+
+def _samples(tuned: Manifest, archive: Path, folder: Path) -> list[Path]:
+    """The payloads of a load test: the run's samples, or the example inside the archive where they are gone."""
+    there = tuned.folder.parent / "load" / "sample"
+    if there.is_dir():
+        return sorted(there.iterdir())
+    carried = "model.pt" in read_mar(archive).sizes
+    example = read_signature(io.BytesIO(extract(archive, "model.pt"))).get("example") if carried else None
+    if example is None:
+        raise RequestError(f"{there} is gone and {archive.name} carries no example; make both again with nox -s pipeline")
+    file = folder / Path(example["name"]).name
+    file.write_bytes(base64.b64decode(example["body"]))
+    return [file]
 
 
 def _state(server: Server, config: Config, tuned: Manifest, samples: Sequence[Path]) -> dict[str, object]:

@@ -2,7 +2,7 @@
 
 import logging
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,10 +41,16 @@ class Proven:
 
 
 def prove_graph(
-    module: nn.Module, samples: Sequence[Sample], config: ExportConfig, file: Path, gather: Collate = collate
+    module: nn.Module,
+    samples: Sequence[Sample],
+    config: ExportConfig,
+    file: Path,
+    gather: Collate = collate,
+    example: Mapping[str, str] | None = None,
 ) -> Proven:
     """Write `file`, the TorchScript of `module` that answers every case of the samples like the eager module.
 
+    `example` is a request that the file carries beside its signature: `name` with an ending, `body` in base64.
     ExportError where no method works, or the eager model cannot be compared with; ParityError where what came out differs.
     """
     asked, tolerance = _asked(module, samples, config, gather)
@@ -55,7 +61,8 @@ def prove_graph(
         try:
             made = made_by(method, typed, asked, config, exact)
             chosen = tuned(typed, made.module, made.make, asked, config, exact)
-            return _published(chosen, made, method, "; ".join(refusals), asked, config, exact, file)
+            told = signature(asked, config, method, chosen, libraries(chosen.module)) | ({"example": example} if example else {})
+            return _published(chosen, made, told, "; ".join(refusals), asked, exact, file)
         except (ExportError, ParityError) as error:
             logger.info("%s failed", method, exc_info=True)
             refusals.append(f"{method}: {error}")
@@ -85,17 +92,15 @@ def _asked(
 def _published(
     chosen: Tuned,
     made: Made,
-    method: str,
+    told: dict[str, Any],
     refused: str,
     asked: Sequence[Asked],
-    config: ExportConfig,
     tolerance: Tolerance,
     file: Path,
 ) -> Proven:
     """Save the graph and prove the file where nothing of ours is."""
-    needed, skipped = libraries(chosen.module), []
-    told = signature(asked, config, method, chosen, needed)
-    calls = [(one.case.method, narrowed(one.case.arguments, config.dtype), dict(one.case.keywords)) for one in asked]
+    method, needed, skipped = told["method"], told["libraries"], []
+    calls = [(one.case.method, narrowed(one.case.arguments, told["dtype"]), dict(one.case.keywords)) for one in asked]
     with tempfile.TemporaryDirectory(dir=file.parent, prefix=".proof-") as work:
         folder = Path(work)
         save(chosen.module, staged := folder / file.name, told)

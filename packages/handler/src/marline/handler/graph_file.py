@@ -11,24 +11,34 @@ import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
 METADATA = "marline.json"
+MOST_BYTES = 64 << 20
 LIBRARIES = {"torchvision", "torchaudio"}  # whose operators a graph may need; what an archive names is not just imported
 HALVES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 logger = logging.getLogger(__name__)
 
 
-def read_signature(file: Path) -> dict[str, Any]:
-    """What is written inside a TorchScript file, without loading it; empty where there is nothing."""
+def read_signature(file: Path | BinaryIO) -> dict[str, Any]:
+    """What is written inside a TorchScript file, without loading it; empty where there is nothing.
+
+    ValueError where what is there is no JSON object, or larger than a signature and one request are.
+    """
     if not zipfile.is_zipfile(file):
         return {}
     with zipfile.ZipFile(file) as archive:
         names = [name for name in archive.namelist() if re.fullmatch(rf"[^/]+/extra/{re.escape(METADATA)}", name)]
-        told: dict[str, Any] = json.loads(archive.read(names[0])) if names else {}
+        if not names:
+            return {}
+        if archive.getinfo(names[0]).file_size > MOST_BYTES:
+            raise ValueError(f"{names[0]} is larger than {MOST_BYTES} bytes; this file was not made by stage export")
+        told = json.loads(archive.read(names[0]))
+    if not isinstance(told, dict):
+        raise ValueError(f"{names[0]} is no JSON object; this file was not made by stage export")
     return told
 
 
