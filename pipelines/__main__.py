@@ -1,6 +1,7 @@
 """`python -m pipelines model=NAME key=value ...`: exit code 0 done, 1 a stage failed, 2 the request was wrong."""
 
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 from marline.core import Config, MarlineError, accelerator_of, project_root, read_config
 
@@ -20,13 +21,18 @@ def main(words: list[str]) -> int:
     prepare(config.artifacts)
     if config.check_only:
         return _check(config)
-    from pipelines.lifecycle import lifecycle  # noqa: PLC0415 - as above; also reads the environment just prepared
-    from pipelines.server import start_temporary  # noqa: PLC0415 - as above
+    from pipelines.server import start_temporary  # noqa: PLC0415 - as above; reads the environment just prepared
 
     model = next(word.partition("=")[2] for word in words if word.startswith("model="))
     try:
         with ending_with_us():
-            start_temporary()
+            with ThreadPoolExecutor(1) as beside:
+                server = beside.submit(start_temporary)  # some seconds, as torch and transformers take to import
+                import marline.export  # noqa: PLC0415 - as above
+                import marline.tune  # noqa: F401, PLC0415 - as above
+            server.result()
+            from pipelines.lifecycle import lifecycle  # noqa: PLC0415 - as above
+
             lifecycle(model, [word for word in words if not word.startswith("model=")])
     except MarlineError as error:
         print(f"\npipeline: {error}", file=sys.stderr)

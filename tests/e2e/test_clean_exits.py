@@ -161,11 +161,16 @@ def test_a_pipeline_killed_while_it_tunes_leaves_nothing_and_the_next_run_goes_o
 
 @pytest.mark.parametrize("line", ["  run", "  archive"])
 def test_ctrl_c_in_a_terminal_ends_a_pipeline_within_seconds_and_leaves_nothing(
-    place: Any, smoke: Any, program: Callable[..., subprocess.Popen[str]], until: Callable[..., float], line: str
+    place: Any,
+    smoke: Any,
+    quick: tuple[str, ...],
+    program: Callable[..., subprocess.Popen[str]],
+    until: Callable[..., float],
+    line: str,
 ) -> None:
     """A terminal interrupts every process of the group: Prefect's server as well, if it could hear it."""
     assert 0 == smoke.code
-    pipeline = program("pipelines", "model=digits_cnn", "until=deploy", "fresh=deploy", "profile=smoke")
+    pipeline = program("pipelines", "model=digits_cnn", *quick, "until=deploy", "fresh=deploy")
     assert pipeline.stdout is not None
     assert any(said.startswith(line) for said in iter(pipeline.stdout.readline, ""))
 

@@ -26,9 +26,9 @@ KINDS = {
 
 
 @pytest.mark.parametrize("words", KINDS.values(), ids=KINDS)
-def test_a_skeleton_runs_untouched_up_to_a_served_archive(elsewhere: Any, words: list[str]) -> None:
+def test_a_skeleton_runs_untouched_up_to_a_served_archive(elsewhere: Any, words: list[str], quick: tuple[str, ...]) -> None:
     made = elsewhere.run("pipelines.new_model", "name=lamp", *words)
-    ran = elsewhere.run("pipelines", "model=lamp", "profile=smoke", "until=deploy")
+    ran = elsewhere.run("pipelines", "model=lamp", *quick, "until=deploy")
 
     assert (0, "") == (made.code, made.err)
     assert (0, "") == (ran.code, ran.err)

@@ -77,13 +77,15 @@ def test_an_identical_run_does_no_stage_again_and_says_the_same(smoke: Any, plac
         assert first[key] == second[key]
 
 
-def test_a_damaged_archive_in_the_cache_is_noticed_and_made_again(stage: Callable[[str], Manifest], place: Any) -> None:
+def test_a_damaged_archive_in_the_cache_is_noticed_and_made_again(
+    stage: Callable[[str], Manifest], place: Any, quick: tuple[str, ...]
+) -> None:
     archived = stage("archive")
     file = archived.path(archived.facts["archive"])
     whole = file.read_bytes()
     file.write_bytes(whole[: len(whole) // 2])
     try:
-        again = place.run("pipelines", "model=digits_cnn", "profile=smoke", "until=archive")
+        again = place.run("pipelines", "model=digits_cnn", *quick, "until=archive")
     finally:
         file.write_bytes(whole)
 

@@ -108,7 +108,7 @@ def test_outside_a_project_the_request_is_refused_with_the_remedy(tmp_path: Path
         ("tune.slo_ms=.inf", ["tune.slo_ms = inf", "finite", "tune.slo_ms=200"]),
         ("load.max_shard_size=0.0GB", ["load.max_shard_size = '0.0GB'", "load.max_shard_size=5GB"]),
         ("export.method=onnx", ["export.method = 'onnx'", "'hybrid' or 'none'", "export.method=auto"]),
-        ("export.whole=configs/default.py:Whole", ["export.whole", "go together"]),
+        ("export.whole=configs/default.py:Whole", ["export.whole", "there is no such file"]),
         ("export.whole=Whole", ["export.whole = 'Whole'", "export.whole=models/gpt2_tiny/generate.py:FullModel"]),
         ("export.dtype=int8", ["export.dtype = 'int8'", "'bfloat16' or 'float16'", "export.dtype=float32"]),
         ("export.fuse=sometimes", ["export.fuse", "export.fuse=auto"]),
@@ -141,7 +141,7 @@ def test_a_hybrid_without_its_whole_is_refused(project: Path) -> None:
     message = refused("model=resnet50", "export.method=hybrid")
 
     assert "export.whole = None from configs/default.yaml is refused" in message
-    assert "export.method=hybrid and export.whole=FILE.py:CLASS go together" in message
+    assert "export.method=hybrid needs the class to script around the traced model" in message
 
 
 def test_a_whole_that_is_no_file_is_refused(project: Path) -> None:

@@ -136,7 +136,7 @@ class ExportConfig(Section):
     )
     whole: str | None = Field(
         pattern=r"^[^:]+\.py:\w+$",
-        description="FILE.py:CLASS of your own around the model, for export.method=hybrid",
+        description="FILE.py:CLASS of your own around the model",
         examples=["models/gpt2_tiny/generate.py:FullModel"],
     )
     preserve: tuple[str, ...] = Field(description="methods and attributes that freezing keeps", examples=["[generate]"])
@@ -157,9 +157,9 @@ class ExportConfig(Section):
 
     @field_validator("whole")
     @classmethod
-    def _whole_goes_with_hybrid(cls, value: str | None, info: ValidationInfo) -> str | None:
-        if (info.data.get("method") == "hybrid") != (value is not None):
-            raise ValueError("export.method=hybrid and export.whole=FILE.py:CLASS go together")
+    def _hybrid_has_a_whole(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if info.data.get("method") == "hybrid" and value is None:
+            raise ValueError("export.method=hybrid needs the class to script around the traced model")
         if value is not None and not located(value.rpartition(":")[0]).is_file():
             raise ValueError("there is no such file")
         return value

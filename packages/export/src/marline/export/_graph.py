@@ -61,7 +61,9 @@ def prove_graph(
         try:
             made = made_by(method, typed, asked, config, exact)
             chosen = tuned(typed, made.module, made.make, asked, config, exact)
-            told = signature(asked, config, method, chosen, libraries(chosen.module)) | ({"example": example} if example else {})
+            told = signature(asked, config, method, chosen, libraries(chosen.module)) | (
+                {"example": example} if example else {}
+            )
             return _published(chosen, made, told, "; ".join(refusals), asked, exact, file)
         except (ExportError, ParityError) as error:
             logger.info("%s failed", method, exc_info=True)
