@@ -38,7 +38,7 @@ def read_signature(file: Path | BinaryIO) -> dict[str, Any]:
             raise ValueError(f"{names[0]} is larger than {MOST_BYTES} bytes; this file was not made by stage export")
         told = json.loads(archive.read(names[0]))
     if not isinstance(told, dict):
-        raise ValueError(f"{names[0]} is no JSON object; this file was not made by stage export")
+        raise ValueError(f"{names[0]} is no JSON object; this file was not made by stage export")  # noqa: TRY004 - a wrong file
     return told
 
 
