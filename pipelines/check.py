@@ -26,6 +26,9 @@ def check(config: Config) -> int:
         wrapped = marline.wrap.wrap(config.model, config.wrap.model_copy(update={"push": False}), loaded, folders[1])
         handler = handler_of(root, config.model, loaded.facts["task"], config.archive.handler)
         print(f"{config.model}: can it be exported? (random weights, nothing is kept)", flush=True)
+        if config.export.method == "none":
+            print("  none    no graph is made, the eager model is served: there is nothing to check")
+            return 0
         works = False
         for method, problem in marline.export.check(config.export, loaded, wrapped, handler):
             works = works or problem is None

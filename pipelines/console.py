@@ -139,7 +139,7 @@ def _exported(facts: Mapping[str, Any]) -> str:
     if facts["method"] == "none":
         return str(facts["reason"])
     places = ", ".join(dict.fromkeys(row["stage"] for row in facts["parity"]))
-    return f"{facts['method']}, largest difference {max(row['max_abs'] for row in facts['parity']):.1g} ({places})"
+    return f"{facts['method']}, largest difference {max((row['max_abs'] for row in facts['parity']), default=0):.1g} ({places})"
 
 
 def _told_to(facts: Mapping[str, Any]) -> str:

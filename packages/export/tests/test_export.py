@@ -1,3 +1,4 @@
+import base64
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -39,7 +40,12 @@ def test_script_is_preferred_and_what_is_left_is_proven_and_frozen(run: Export, 
     assert all(row["max_abs"] <= 1e-5 for row in manifest.facts["parity"])
     assert manifest.facts["parity"] == json.loads(manifest.path("parity.json").read_text())["rows"]
     assert {"shape": [1], "dtype": "float32"} == manifest.facts["input"]
-    assert manifest.facts["signature"] == read_signature(manifest.path("model.pt"))
+    told = read_signature(manifest.path("model.pt"))
+    assert ("100.png", (tmp_path / "run" / "load" / "sample" / "100.png").read_bytes()) == (
+        told["example"]["name"],
+        base64.b64decode(told.pop("example")["body"]),
+    )
+    assert manifest.facts["signature"] == told
     frozen = torch.jit.load(str(manifest.path("model.pt")))  # type: ignore[no-untyped-call]
     assert [] == [*frozen.parameters()]
 

@@ -135,9 +135,9 @@ def proven(tmp_path: Path, quick: Callable[..., ExportConfig]) -> Prove:
 
 
 @pytest.fixture
-def stages() -> list[str]:
+def stages(tmp_path: Path) -> list[str]:
     """Where every case is answered on this machine."""
-    return STAGES if isinstance(cpp_program(), Path) else STAGES[:-1]
+    return STAGES if isinstance(cpp_program(tmp_path), Path) else STAGES[:-1]
 
 
 def test_every_case_is_answered_as_made_frozen_in_a_fresh_process_and_in_cpp(

@@ -43,7 +43,7 @@ def answers_there(where: str, file: Path, calls: list[Call], folder: Path) -> li
     """What a fresh Python, or the C++ program, answers."""
     if where == "a fresh Python":
         return in_python(file, calls, [], folder)
-    program = cpp_program()
+    program = cpp_program(folder)
     if isinstance(program, str):
         pytest.skip(program)
     return in_cpp(program, file, calls, folder)
@@ -215,4 +215,4 @@ def test_a_file_that_cannot_be_loaded_there_is_refused_with_what_was_said(where:
 def test_without_a_compiler_the_reason_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
 
-    assert "there is no C++ compiler on this machine (apt install g++)" == cpp_program()
+    assert "there is no C++ compiler on this machine (apt install g++)" == cpp_program(tmp_path)

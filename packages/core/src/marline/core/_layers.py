@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
 
 from marline.core._config import Config
@@ -47,7 +48,12 @@ def read_config(words: Sequence[str]) -> Loaded:
     told = _told(words)
     layers = [(f"configs/{name}", _read(root / "configs" / name)) for name in _files(root, told)]
     layers.append((COMMAND_LINE, {**told, **_source_in_place_of_name(told)}))
-    merged = OmegaConf.to_container(OmegaConf.merge(*(OmegaConf.create(values) for _, values in layers)))
+    try:
+        merged = OmegaConf.to_container(OmegaConf.merge(*(OmegaConf.create(values) for _, values in layers)))
+    except (OmegaConfBaseException, TypeError) as error:  # a list where a mapping is, or the reverse
+        raise RequestError(
+            f"{' '.join(words)!r} does not fit configs/default.yaml: {' '.join(str(error).split())[:300]}"
+        ) from None
     origins = {key: origin for origin, values in layers for key, _ in flatten(values)}
     try:
         config = Config.model_validate(merged)

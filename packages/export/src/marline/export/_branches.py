@@ -28,6 +28,7 @@ SILENT = {  # no word of the tracer
     torch.allclose,
     torch.Tensor.allclose,
     torch.Tensor.is_nonzero,
+    torch.is_nonzero,
 }
 TRUTHS = {torch.Tensor.__bool__, torch.Tensor.__contains__}
 NUMBERS = {torch.Tensor.__float__, torch.Tensor.__int__, torch.Tensor.__index__, torch.Tensor.item, torch.Tensor.tolist}

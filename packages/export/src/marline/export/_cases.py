@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from marline.core import ExportError
 from marline.handler import Collate, Sample, collate, tensors
 
 LENGTHS = 3  # beside the longest sample's own: sequences are cut to a quarter, a half and all but one
@@ -50,6 +51,8 @@ def calls_of(
     """
     found = []
     for method, keywords in ((method, one) for method, several in calls.items() for one in several):
+        if not inspect.ismethod(getattr(module, method, None)):
+            raise ExportError(f"export.calls names {method}, which is no method of {type(module).__name__}")
         told = ", ".join(f"{name}={value}" for name, value in keywords.items())
         taken = inspect.signature(getattr(module, method)).parameters
         for size in (1, 2):

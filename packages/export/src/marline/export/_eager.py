@@ -38,22 +38,13 @@ def ask(module: nn.Module, cases: Sequence[Case], tolerance: Tolerance, *, rando
     found = []
     for number, case in enumerate(cases):
         progress(0.1 + 0.2 * number / len(cases), f"asking the eager model, {case.name}")
-        try:
-            expected = _answer(module, case)
-        except ExportError:
-            raise
-        except Exception as error:
-            if case.demanded:
-                raise ExportError(f"the eager model fails on {case.name}: {type(error).__name__}: {error}") from error
-            continue
-        if not all(bool(torch.isfinite(value).all()) for value in named(expected).values()):
-            if case.demanded:
-                raise ExportError(_not_finite(case, expected))
+        expected = _expected(module, case)
+        if expected is None:
             continue
         if case.batch <= TWICE:
             _same_again(module, case, expected, tolerance, random=random or case.method != "forward")
         found.append(Asked(case, expected))
-    changed = [name for name, value in _state(module).items() if not torch.equal(value, before[name])]
+    changed = [name for name, value in _state(module).items() if name not in before or not torch.equal(value, before[name])]
     if changed:
         norm = _at(module, Remedy.TRAINING)
         why = (
@@ -61,8 +52,30 @@ def ask(module: nn.Module, cases: Sequence[Case], tolerance: Tolerance, *, rando
             if norm
             else _at(module, Remedy.STATE)
         )
-        raise ExportError(f"a call changes {', '.join(changed[:3])}, so answers depend on the calls before{why}")
+        raise ExportError(
+            f"a call changes the module's own {', '.join(changed[:3])}, so answers may depend on the calls before; a graph "
+            f"needs what it keeps to be made in __init__{why}"
+        )
     return found
+
+
+def _expected(module: nn.Module, case: Case) -> Any:
+    """The eager answer; None where the model refuses a case that it need not take."""
+    try:
+        expected = _answer(module, case)
+    except ExportError:
+        raise
+    except Exception as error:
+        if case.demanded:
+            raise ExportError(f"the eager model fails on {case.name}: {type(error).__name__}: {error}") from error
+        return None
+    if not named(expected):
+        raise ExportError(f"the model answers {case.name} with no tensor: {type(expected).__name__}; return tensors")
+    if all(bool(torch.isfinite(value).all()) for value in named(expected).values()):
+        return expected
+    if case.demanded:
+        raise ExportError(_not_finite(case, expected))
+    return None
 
 
 def _answer(module: nn.Module, case: Case, seed: int = 0) -> Any:

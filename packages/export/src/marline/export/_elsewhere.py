@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch.jit import _pickle
 
-from marline.core import ParityError, StageError, progress
+from marline.core import ParityError, progress
 
 HERE = Path(__file__).parent
 # C++ writes that a list or a dict is one of tensors as a call of these, which give it back as it is.
@@ -24,6 +24,7 @@ CONTAINERS: list[Any] = [
     _pickle.build_boollist,
 ]
 RUN_S, BUILD_S = 300.0, 300.0
+NO_ARGUMENTS = 2  # what the program ends with when it is told nothing
 
 Call = tuple[str, tuple[Any, ...], dict[str, Any]]  # method, arguments, keywords
 
@@ -39,43 +40,68 @@ def in_cpp(program: Path, file: Path, calls: Sequence[Call], folder: Path) -> li
     return _answers([str(program)], file, calls, folder, f"{file.name} cannot be loaded and run in C++", [])
 
 
-def cpp_program() -> Path | str:
-    """The built `reload.cpp`, kept in the user's cache for each torch; where it cannot be built, why not.
-
-    StageError where a compiler is there and refuses.
-    """
+def cpp_program(folder: Path) -> Path | str:
+    """The built `reload.cpp`, kept in the user's cache for each torch, else in `folder`; where it cannot be built, why not."""
     compiler = next((found for name in ("c++", "g++", "clang++") if (found := shutil.which(name))), None)
     if compiler is None:
         return "there is no C++ compiler on this machine (apt install g++)"
     source = HERE / "reload.cpp"
     digest = hashlib.sha256(source.read_bytes() + torch.__version__.encode() + torch.__file__.encode()).hexdigest()[:16]
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "marline"
+    cache = _cache(folder)
     program = cache / f"reload-{digest}"
-    if not program.exists():
+    if not _runs(program):
         progress(0.0, "building the C++ check, once for this torch")
-        cache.mkdir(parents=True, exist_ok=True)
         partial = cache / f"{program.name}.{os.getpid()}"
-        _build(compiler, source, partial)
+        refused = _build(compiler, source, partial)
+        if refused:
+            return refused
         partial.replace(program)
     return program
 
 
-def _build(compiler: str, source: Path, program: Path) -> None:
+def _cache(folder: Path) -> Path:
+    """Where the program is kept: the user's cache if there is one that can be written to."""
+    named = os.environ.get("XDG_CACHE_HOME") or (f"{home}/.cache" if (home := os.environ.get("HOME")) else None)
+    if named is None:
+        return folder
+    cache = Path(named, "marline")
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return folder
+    return cache if os.access(cache, os.W_OK) else folder
+
+
+def _runs(program: Path) -> bool:
+    """Whether a kept program is whole: without arguments it ends with 2."""
+    try:
+        return subprocess.run([program], capture_output=True, timeout=RUN_S, check=False).returncode == NO_ARGUMENTS
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+
+
+def _build(compiler: str, source: Path, program: Path) -> str:
+    """Empty where it was built, else why it was not."""
     home = Path(torch.__file__).parent
     words = [
         *(compiler, "-std=c++20", "-O0", f"-D_GLIBCXX_USE_CXX11_ABI={int(torch.compiled_with_cxx11_abi())}"),
         *(f"-I{home / 'include'}", f"-I{home / 'include/torch/csrc/api/include'}", str(source), "-o", str(program)),
         *(f"-L{home / 'lib'}", "-ltorch", "-ltorch_cpu", "-lc10", f"-Wl,-rpath,{home / 'lib'}", "-Wl,--no-as-needed"),
     ]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=BUILD_S, check=False)
-    if done.returncode:
-        raise StageError(f"{compiler} cannot build {source.name} against torch {torch.__version__}:\n{done.stderr[-2000:]}")
+    failed = f"{compiler} cannot build {source.name} against torch {torch.__version__}"
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, timeout=BUILD_S, check=False)
+    except subprocess.TimeoutExpired:
+        return f"{failed}: not done after {BUILD_S:.0f} s"
+    wrong = [line for line in done.stderr.splitlines() if "error" in line] or done.stderr.splitlines()
+    return f"{failed}: {(wrong or ['no word why'])[0].strip()[:300]}" if done.returncode else ""
 
 
 def _answers(
     words: Sequence[str], file: Path, calls: Sequence[Call], folder: Path, failure: str, more: Sequence[str]
 ) -> list[Any]:
     asked, answered = folder / "asked.pt", folder / "answered.pt"
+    answered.unlink(missing_ok=True)  # another process may have answered before
     torch.save(list(calls), asked)
     try:
         done = subprocess.run(
@@ -83,8 +109,9 @@ def _answers(
         )
     except subprocess.TimeoutExpired:
         raise ParityError(f"{failure}: no answer within {RUN_S:.0f} s") from None
-    if done.returncode:
-        raise ParityError(f"{failure}:\n{done.stderr.strip()[-2000:]}")
+    if done.returncode or not answered.is_file():
+        said = done.stderr.strip()[-2000:] or f"it ended with {done.returncode} and said nothing"
+        raise ParityError(f"{failure}:\n{said}")
     with torch.serialization.safe_globals(CONTAINERS):
         found: list[Any] = torch.load(answered, weights_only=True)
     return found

@@ -32,6 +32,7 @@ from marline.handler import (
     write_golden,
 )
 
+ALONE = "whether neighbours in a batch change an answer: there is one sample; give more with load.samples"
 EAGERLY = (
     "export.method=none: the eager model is served, slower and with all that it imports; its weights travel as safetensors"
 )
@@ -69,7 +70,7 @@ def export(model: str, config: ExportConfig, loaded: Manifest, wrapped: Manifest
             _same_answers(instance, samples, pairs, config, tolerance)
         _publish(folder, out, proven, wrapped, inputs[0], config)
     write_golden(out / "golden.json", pairs)
-    facts = _facts(proven, tolerance) | {"golden": len(pairs), "input": _told(inputs[0])}
+    facts = _facts(proven, tolerance, samples) | {"golden": len(pairs), "input": _told(inputs[0])}
     write_json(out / "parity.json", {**facts, "rows": as_json(proven.rows) if proven else []})
     return seal(out, model=model, config=config, inputs=[loaded, wrapped], facts=facts, started=started)
 
@@ -156,7 +157,7 @@ def _publish(folder: Path, out: Path, proven: Proven | None, wrapped: Manifest, 
     write_json(out / EAGER, facts | {"names": _names(wrapped, sample, base)})
 
 
-def _facts(proven: Proven | None, tolerance: Tolerance) -> dict[str, Any]:
+def _facts(proven: Proven | None, tolerance: Tolerance, samples: Sequence[Path]) -> dict[str, Any]:
     told = {"atol": tolerance.atol, "rtol": tolerance.rtol}
     if proven is None:
         return {**told, "method": "none", "reason": EAGERLY, "parity": [], "skipped": [], "suspects": [], "warnings": [EAGERLY]}
@@ -165,7 +166,7 @@ def _facts(proven: Proven | None, tolerance: Tolerance) -> dict[str, Any]:
         "method": proven.method,
         "reason": proven.reason,
         "parity": as_json(worst(proven.rows)),
-        "skipped": list(proven.skipped),
+        "skipped": [*proven.skipped, *([ALONE] if len(samples) == 1 else [])],
         "suspects": list(proven.suspects),
         "signature": {key: value for key, value in proven.signature.items() if key != "example"},
         "speed": proven.tuned.speed,

@@ -1,5 +1,6 @@
 """From a module and samples to a TorchScript file that is proven: the way of every module, whoever made it."""
 
+import copy
 import logging
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -16,7 +17,7 @@ from marline.export._eager import Asked, ask
 from marline.export._elsewhere import cpp_program, in_cpp, in_python
 from marline.export._explanation import suspects
 from marline.export._making import Made, example_of, made_by, methods_of, refuse_fixed_device
-from marline.export._parity import Row, Tolerance, narrowed
+from marline.export._parity import Row, Tolerance, named, narrowed
 from marline.export._proof import prove_answers
 from marline.export._signature import signature
 from marline.export._torchscript import Script, libraries, save
@@ -54,7 +55,7 @@ def prove_graph(
     ExportError where no method works, or the eager model cannot be compared with; ParityError where what came out differs.
     """
     asked, tolerance = _asked(module, samples, config, gather)
-    exact, typed = tolerance.at(config.dtype), module.to(getattr(torch, config.dtype))
+    exact, typed = tolerance.at(config.dtype), _typed(module, config.dtype)
     refusals: list[str] = []
     kinds: list[type[ExportError | ParityError]] = []
     for method in methods_of(module, config):
@@ -77,7 +78,17 @@ def prove_in_process(
 ) -> Script:
     """The graph that one method makes, proven as it is, or what `prove_graph` would raise; no freezing, files and processes."""
     asked, tolerance = _asked(module, samples, config, gather)
-    return made_by(method, module.to(getattr(torch, config.dtype)), asked, config, tolerance.at(config.dtype)).module
+    return made_by(method, _typed(module, config.dtype), asked, config, tolerance.at(config.dtype)).module
+
+
+def _typed(module: nn.Module, dtype: str) -> nn.Module:
+    """A copy whose float32 weights are halves; the module itself for float32: other types in it are meant so."""
+    if dtype == "float32":
+        return module
+    half: torch.dtype = getattr(torch, dtype)
+    typed = copy.deepcopy(module)
+    typed._apply(lambda one: one.to(half) if one.dtype == torch.float32 else one)  # type: ignore[no-untyped-call]  # noqa: SLF001 - as .to() does
+    return typed
 
 
 def _asked(
@@ -101,7 +112,7 @@ def _published(
     file: Path,
 ) -> Proven:
     """Save the graph and prove the file where nothing of ours is."""
-    method, needed, skipped = told["method"], told["libraries"], []
+    method, needed, skipped = told["method"], told["libraries"], _unproven(asked, tolerance)
     calls = [(one.case.method, narrowed(one.case.arguments, told["dtype"]), dict(one.case.keywords)) for one in asked]
     with tempfile.TemporaryDirectory(dir=file.parent, prefix=".proof-") as work:
         folder = Path(work)
@@ -113,7 +124,9 @@ def _published(
             *prove_answers(in_python(staged, calls, needed, folder), asked, "reloaded", tolerance),
         ]
         program = (
-            cpp_program() if not needed else f"its graph needs operators of {', '.join(needed)}, which a C++ program must link"
+            cpp_program(folder)
+            if not needed
+            else f"its graph needs operators of {', '.join(needed)}, which a C++ program must link"
         )
         if isinstance(program, Path):
             progress(0.9, "loading it in C++")
@@ -122,6 +135,25 @@ def _published(
             skipped.append(f"C++: {program}")
         staged.replace(file)
     return Proven(file, method, _reason(method, refused), rows, skipped, suspects(made.noticed), told, chosen)
+
+
+def _unproven(asked: Sequence[Asked], tolerance: Tolerance) -> list[str]:
+    """Outputs of which the comparison says nothing: there was nothing in them, or less than may differ."""
+    found = []
+    outputs = [named(one.expected) for one in asked if one.case.method == "forward"]
+    for name in outputs[0]:
+        values = [each[name] for each in outputs if name in each]
+        if not any(value.numel() for value in values):
+            found.append(f"{name}: it was empty in every case")
+        elif values[0].is_floating_point() and (most := max(_largest(value) for value in values)) <= tolerance.atol:
+            found.append(
+                f"{name}: it was never above {most:.1g}, which is below export.atol={tolerance.atol:g}; give a smaller one"
+            )
+    return found
+
+
+def _largest(value: torch.Tensor) -> float:
+    return float(value.abs().max()) if value.numel() else 0.0
 
 
 def _reason(method: str, refused: str) -> str:

@@ -2,6 +2,7 @@
 
 import copy
 import importlib.util
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -56,9 +57,10 @@ def made_by(method: str, module: nn.Module, asked: Sequence[Asked], config: Expo
         if method == "trace" and error.case.method == "forward":
             told = trace_refusal(module, example, narrowed(error.case.arguments, config.dtype), error)
         raise ParityError(told) from None
-    if method in {"trace", "hybrid"}:
+    traced = {"trace": lambda: module, "hybrid": lambda: _network_in(module, config)}.get(method, lambda: None)()
+    if traced is not None and not isinstance(traced, torch.jit.ScriptModule):
         others = [narrowed(one.case.arguments, config.dtype) for one in asked if one.case.method == "forward"]
-        refuse_frozen_branch(module, [example, *others], noticed, tolerance, silent=method == "trace")
+        refuse_frozen_branch(traced, [example, *others], noticed, tolerance, silent=True)
     return Made(exported, make, rows, noticed)
 
 
@@ -87,12 +89,21 @@ def _traced(module: nn.Module, *, example: tuple[Any, ...], config: ExportConfig
 
 def _hybrid(module: nn.Module, *, example: tuple[Any, ...], config: ExportConfig, noticed: list[Suspect]) -> Script:
     """The whole that the user wrote, scripted around the traced module."""
-    inner = next(part for part in module.modules() if hasattr(part, TRACED))
+    inner = _network_in(module, config)
     if not isinstance(inner, torch.jit.ScriptModule):
         inner = freeze(_traced(inner, example=example, config=config, noticed=noticed), [])
         free_devices(inner)
         inner = reopened(inner)
     return _scripted(_around(inner, config), example=example, config=config, noticed=noticed)
+
+
+def _network_in(whole: nn.Module, config: ExportConfig) -> nn.Module:
+    inner = next((part for part in whole.modules() if hasattr(part, TRACED)), None)
+    if inner is None:
+        raise ExportError(
+            f"export.whole={config.whole} does not keep the network it is given; write self.model = trained_model"
+        )
+    return inner
 
 
 def _given(module: nn.Module, *, example: tuple[Any, ...], config: ExportConfig, noticed: list[Suspect]) -> Any:
@@ -145,10 +156,10 @@ def refuse_fixed_device(module: nn.Module, example: tuple[Any, ...]) -> None:
     named = places(module, Remedy.DEVICE)
     if not named:
         return
-    elsewhere = tuple(one.to("meta") if isinstance(one, torch.Tensor) else one for one in example)
+    elsewhere = tuple([each.to("meta") for each in one] if isinstance(one, list) else one.to("meta") for one in example)
     try:
         with torch.inference_mode():
             copy.deepcopy(module).to("meta")(*elsewhere)
-    except (RuntimeError, NotImplementedError) as error:
-        if "device" in str(error):
+    except Exception as error:  # nothing is computed there, so code that looks at values fails
+        if re.search("same device|expected device|two devices", str(error)):
             raise ExportError(f"the model works on one device only\n    {named[0]}") from None

@@ -44,7 +44,7 @@ def _held_against(one: Asked, answer: Callable[[], Any], stage: str, tolerance: 
         return compare(one.expected, answer(), stage, case.name, case.batch, tolerance)
     except ParityError as error:
         raise CaseError(str(error), case) from None
-    except RuntimeError as error:
+    except (RuntimeError, torch.jit.Error) as error:
         last = str(error).strip().splitlines()[-1].removeprefix("RuntimeError: ")
         raise CaseError(f"{stage}, {case.name}: fails where the eager model answers: {last}", case) from None
 
@@ -53,5 +53,8 @@ def _called(module: Any, one: Asked, dtype: str) -> Any:
     torch.manual_seed(0)
     with torch.inference_mode(), warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # the model's library may have something to say, each time
-        answer = getattr(module, one.case.method)(*narrowed(copy.deepcopy(one.case.arguments), dtype), **one.case.keywords)
+        method = getattr(module, one.case.method, None)
+        if method is None:
+            raise ParityError(f"{one.case.method} of export.calls is no method of the graph; mark it with @torch.jit.export")
+        answer = method(*narrowed(copy.deepcopy(one.case.arguments), dtype), **one.case.keywords)
     return widened(answer)

@@ -19,6 +19,7 @@ from torch import nn
 from marline.core import ExportError
 
 Script = torch.jit.ScriptModule
+MOST_LETTERS = 500  # of a message: the tracer shows whole tensors
 METADATA = "marline.json"  # beside the code, in the file
 OWN_OPERATORS = {"aten", "prim", "prims", "quantized", "mkldnn", "mkldnn_prepacked", "prepacked", "profiler", "static"}
 Suspect = tuple[str, int, str]  # file, line, what the tracer says
@@ -90,7 +91,7 @@ def load(file: Path) -> nn.Module:
     """Read a TorchScript file, on the CPU, in eval mode; ExportError where it is none."""
     with _announced_end():
         try:
-            loaded: nn.Module = torch.jit.load(str(file), map_location="cpu")  # type: ignore[no-untyped-call]
+            loaded: nn.Module = torch.jit.load(str(file), map_location="cpu").eval()  # type: ignore[no-untyped-call]
         except RuntimeError as error:
             raise ExportError(f"{file.name} is no TorchScript that can be loaded: {first_lines(error)}") from None
     return loaded
@@ -129,7 +130,7 @@ def operations(module: Script) -> list[tuple[str, str]]:
 def first_lines(error: BaseException | str, count: int = 3) -> str:
     """The beginning of a message of many lines, as one."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return " ".join(lines[:count]) or type(error).__name__
+    return " ".join(lines[:count])[:MOST_LETTERS] or type(error).__name__
 
 
 def _nodes(block: Any) -> Iterator[Any]:

@@ -43,8 +43,7 @@ def tuned(
     plain, rows = _frozen(exported, asked, config, tolerance)
     variants: dict[str, tuple[Script, Script, list[Row]]] = {"frozen": (plain, plain, rows)}
     if config.channels_last is not False and _has_convolutions(module):
-        turned = copy.deepcopy(module).to(memory_format=torch.channels_last)
-        _add(variants, "channels-last", config.channels_last is True, lambda: _frozen(make(turned), asked, config, tolerance))
+        _add(variants, "channels-last", config.channels_last is True, lambda: _turned(module, make, asked, config, tolerance))
     if config.fuse is not False:
         name = list(variants)[-1] if config.channels_last is True else "frozen"  # fusing brings a layout of its own
         saved, _, before = variants[name]
@@ -68,7 +67,7 @@ def tuned(
 def _add(variants: dict[str, Any], name: str, demanded: bool, make: Callable[[], Any]) -> None:
     try:
         made = make()
-    except (ParityError, RuntimeError) as error:
+    except Exception as error:  # a layout or a fusion that this module cannot have
         if demanded:
             raise ParityError(f"{name}: {error}") from None
         return
@@ -86,6 +85,12 @@ def _frozen(module: Script, asked: Sequence[Asked], config: ExportConfig, tolera
         exact = freeze(module, names, exact=True)
         free_devices(exact)
         return exact, prove(exact, asked, "frozen", tolerance, config.dtype)
+
+
+def _turned(
+    module: nn.Module, make: Make, asked: Sequence[Asked], config: ExportConfig, tolerance: Tolerance
+) -> tuple[Script, list[Row]]:
+    return _frozen(make(copy.deepcopy(module).to(memory_format=torch.channels_last)), asked, config, tolerance)
 
 
 def _fused(

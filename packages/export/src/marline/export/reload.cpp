@@ -36,7 +36,11 @@ int main(int count, char** words) {
       answers.push_back(model.get_method(call[0].toStringRef())(arguments, keywords));
     }
     const auto written = torch::jit::pickle_save(answers);
-    std::ofstream(words[3], std::ios::binary).write(written.data(), static_cast<std::streamsize>(written.size()));
+    std::ofstream file(words[3], std::ios::binary);
+    if (!file.write(written.data(), static_cast<std::streamsize>(written.size())).flush()) {
+      std::cerr << "cannot write " << words[3] << std::endl;
+      return 1;
+    }
   } catch (const c10::Error& error) {  // the stack below it would hide what is wrong
     std::cerr << error.what_without_backtrace() << std::endl;
     return 1;

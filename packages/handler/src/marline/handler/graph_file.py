@@ -3,6 +3,7 @@
 A file made elsewhere says nothing and is run as it is.
 """
 
+import contextlib
 import importlib
 import json
 import logging
@@ -16,7 +17,7 @@ from typing import Any, BinaryIO
 import torch
 
 METADATA = "marline.json"
-MOST_BYTES = 64 << 20
+MOST_BYTES = 32 << 20
 LIBRARIES = {"torchvision", "torchaudio"}  # whose operators a graph may need; what an archive names is not just imported
 HALVES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -26,7 +27,7 @@ logger = logging.getLogger(__name__)
 def read_signature(file: Path | BinaryIO) -> dict[str, Any]:
     """What is written inside a TorchScript file, without loading it; empty where there is nothing.
 
-    ValueError where what is there is no JSON object, or larger than a signature and one request are.
+    ValueError where what is there is not what stage export writes, or larger than a signature and one request are.
     """
     if not zipfile.is_zipfile(file):
         return {}
@@ -34,12 +35,15 @@ def read_signature(file: Path | BinaryIO) -> dict[str, Any]:
         names = [name for name in archive.namelist() if re.fullmatch(rf"[^/]+/extra/{re.escape(METADATA)}", name)]
         if not names:
             return {}
-        if archive.getinfo(names[0]).file_size > MOST_BYTES:
-            raise ValueError(f"{names[0]} is larger than {MOST_BYTES} bytes; this file was not made by stage export")
-        told = json.loads(archive.read(names[0]))
-    if not isinstance(told, dict):
-        raise ValueError(f"{names[0]} is no JSON object; this file was not made by stage export")  # noqa: TRY004 - a wrong file
-    return told
+        size = archive.getinfo(names[0]).file_size
+        told: Any = None
+        if size <= MOST_BYTES:
+            with contextlib.suppress(ValueError, RecursionError):  # json's own errors, and those of decoding
+                told = json.loads(archive.read(names[0]))
+    libraries = told.get("libraries", []) if isinstance(told, dict) else None
+    if not isinstance(libraries, list) or not all(isinstance(name, str) for name in libraries):
+        raise ValueError(f"{names[0]} ({size} bytes) in {file} is not what stage export writes; export the model again")
+    return dict(told)
 
 
 def load_graph(file: Path, device: torch.device) -> tuple[Any, dict[str, Any]]:
@@ -52,7 +56,7 @@ def load_graph(file: Path, device: torch.device) -> tuple[Any, dict[str, Any]]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # TorchScript's announced end
         graph = torch.jit.load(str(file), map_location=device).eval()  # type: ignore[no-untyped-call]
-        if told.get("fuse") and device.type == "cpu":
+        if told.get("fuse") is True and device.type == "cpu":
             graph = torch.jit.optimize_for_inference(graph)
     logger.info("%s: %s", file.name, {key: told[key] for key in ("method", "dtype", "fuse", "libraries") if key in told})
     return graph, told

@@ -14,7 +14,12 @@ from request_decoding import MAX_PIXELS
 
 FOLDER = Path(__file__).parent
 NAMES = ("video_preprocessor_config.json", "preprocessor_config.json")
-SETTINGS = json.loads(next(FOLDER / name for name in NAMES if (FOLDER / name).is_file()).read_text())
+SAID = [FOLDER / name for name in NAMES if (FOLDER / name).is_file()]
+if not SAID:
+    raise FileNotFoundError(
+        f"the model brings no {NAMES[0]}, which says how its frames are prepared; write models/NAME/handler.py"
+    )
+SETTINGS = json.loads(SAID[0].read_text())
 CONFIG = json.loads((FOLDER / "config.json").read_text())
 FRAMES = CONFIG.get("num_frames", 16)
 NORMAL = SETTINGS.get("do_normalize", True)
