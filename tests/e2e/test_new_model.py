@@ -20,8 +20,7 @@ def elsewhere(place: Any, tmp_path: Path) -> Any:
 
 KINDS = {
     "torch": [],
-    "hf": ["kind=hf"],
-    "modular": ["kind=hf", "base=bert"],
+    "hf": ["kind=hf", "base=bert"],  # plain kind=hf has its tests in tests/test_new_model.py
 }
 
 

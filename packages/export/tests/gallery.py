@@ -54,6 +54,21 @@ class RareBranch(nn.Module):
         return x + 1
 
 
+class BranchBySize(nn.Module):
+    def forward(self, x: Any) -> Any:
+        large = x[x > 1000]
+        if large.numel() > 0:
+            x = x.clamp(-1000, 1000) * 3
+        return x + 1
+
+
+class BranchByNumpy(nn.Module):
+    def forward(self, x: Any) -> Any:
+        if np.abs(x.numpy()).max() > 1000:
+            x = x.clamp(-1000, 1000) * 3
+        return x + 1
+
+
 class DropoutLeftOn(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return nn.functional.dropout(x, 0.5)

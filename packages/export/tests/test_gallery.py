@@ -23,6 +23,8 @@ GALLERY: dict[str, tuple[list[Any], dict[str, Any]]] = {
     "BakedDevice": (ROWS, {}),
     "FrozenBranch": (ROWS, {"method": "trace"}),
     "RareBranch": (ROWS, {"method": "trace"}),
+    "BranchBySize": (ROWS, {"method": "trace"}),
+    "BranchByNumpy": (ROWS, {"method": "trace"}),
     "DropoutLeftOn": (ROWS, {}),
     "StaysInTraining": (ROWS, {}),
     "BatchNormInTraining": (ROWS, {}),

@@ -32,6 +32,11 @@ SILENT = {  # no word of the tracer
 }
 TRUTHS = {torch.Tensor.__bool__, torch.Tensor.__contains__}
 NUMBERS = {torch.Tensor.__float__, torch.Tensor.__int__, torch.Tensor.__index__, torch.Tensor.item, torch.Tensor.tolist}
+SIZED = {  # how many there are depends on values
+    *(torch.nonzero, torch.Tensor.nonzero, torch.argwhere, torch.Tensor.argwhere),
+    *(torch.masked_select, torch.Tensor.masked_select, torch.unique, torch.Tensor.unique),
+    *(torch.unique_consecutive, torch.Tensor.unique_consecutive),
+}
 TRIES = 4  # inputs of other values, to see which numbers they change
 FAR = {float: 1e6, int: 1000}  # how far numbers are moved; loops may run as often as an int says
 
@@ -46,9 +51,11 @@ class _Turned(TorchFunctionMode):
         super().__init__()
         self.places, self.silent, self.turn, self.sign = places, silent, turn, sign
         self.seen: list[Seen] = []
+        self.sized = False  # whether a tensor was made whose size depends on values
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         value = func(*args, **(kwargs or {}))
+        self.sized = self.sized or _is_sized_by_values(func, args)
         if func in SILENT:
             place = _caller(None) if self.silent else None
         else:
@@ -68,11 +75,22 @@ def refuse_frozen_branch(
 
     The first of the cases is run again and again, also with values so large that a branch for rare ones shows what it does.
     One whose other branch raises only checks something; one whose other branch gives the same is harmless, and so is a number
-    that no input changes. `silent` asks also where the tracer suspects nothing.
+    that no input changes. `silent` asks also where the tracer suspects nothing. A size that depends on values is a plain number
+    to the eager model, which cannot be turned: a choice by one is refused, and so is what was read through NumPy.
     """
-    places = {(file, number) for file, number, told in suspects if told.startswith("Converting a tensor to a Python")}
+    for file, number, told in suspects:
+        if told.startswith("Converting a tensor to a NumPy"):
+            raise ParityError(f"the trace keeps what was read through NumPy as it was\n    {_shown((file, number))}")
+    places = {
+        (file, number) for file, number, told in suspects if told.startswith(("Converting a tensor to a Python", "Using len"))
+    }
     turned = partial(_Turned, places, silent=silent)
-    _, seen = _answer(module, cases[0], turned())
+    _, seen = _answer(module, cases[0], counting := turned())
+    hidden = sorted(places - {place for place, _ in seen})
+    if counting.sized and hidden:
+        raise ParityError(
+            f"the trace looked at a size that depends on values, and keeps one way through\n    {_shown(hidden[0])}"
+        )
     if not seen:
         return
     numbers = any(not isinstance(value, bool) for _, value in seen)
@@ -136,6 +154,15 @@ def _others(arguments: tuple[Any, ...]) -> list[tuple[Any, ...]]:
         return shuffled * noise.to(value.dtype) if value.is_floating_point() else shuffled
 
     return [tuple(other(one) for one in arguments) for _ in range(TRIES)]
+
+
+def _is_sized_by_values(func: Any, args: tuple[Any, ...]) -> bool:
+    if func is torch.where:
+        return len(args) == 1
+    if func is not torch.Tensor.__getitem__:
+        return func in SIZED
+    indices = args[1] if isinstance(args[1], tuple) else (args[1],)
+    return any(isinstance(one, torch.Tensor) and one.dtype == torch.bool for one in indices)
 
 
 def _larger(value: Any) -> Any:
