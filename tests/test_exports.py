@@ -10,7 +10,7 @@ from torchvision import models
 import marline.export
 import marline.load
 import marline.wrap
-from marline.core import ExportConfig, Manifest, known_models, project_root, read_config
+from marline.core import ExportConfig, Manifest, RequestError, known_models, project_root, read_config
 from marline.export._folding import Pixels
 from marline.export._graph import prove_graph
 from marline.handler import adapted, as_list, handler_of
@@ -102,6 +102,14 @@ def test_the_variants_of_an_image_classifier(words: list[str], tmp_path: Path) -
     assert (kind is None) == (manifest.facts["method"] == "none") == ("eager.json" in manifest.outputs)
     assert kind is None or manifest.facts["signature"]["inputs"][0]["dtype"] == kind
     assert 4 == manifest.facts["golden"]
+
+
+@pytest.mark.parametrize(
+    "word", ["export.fold=true", "export.dtype=bfloat16", "export.whole=models/silero_vad/whole.py:WholeSound"]
+)
+def test_what_only_a_graph_can_have_is_refused_where_none_is_made(word: str, tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match=rf"{word.partition('=')[0]} has no effect with export\.method=none"):
+        exported("vit_tiny", tmp_path, "export.method=none", word)
 
 
 def test_folded_pixels_keep_control_flow_as_the_compiler_reads_comments_too(tmp_path: Path) -> None:

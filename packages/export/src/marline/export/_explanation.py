@@ -33,7 +33,7 @@ def trace_refusal(module: nn.Module, example: tuple[Any, ...], arguments: tuple[
     told = str(error).removesuffix(". Nothing was published")
     try:
         left, right = (operations(trace(module, given)[0]) for given in (example, arguments))
-    except Exception:
+    except Exception:  # anyone's code on an input it may refuse; the difference itself was said already
         return told
     kinds = [[name for name, _ in each if "::" in name] for each in (left, right)]
     if kinds[0] != kinds[1]:

@@ -23,6 +23,7 @@ from marline.handler import (
     EAGER,
     FakeContext,
     Pair,
+    Positional,
     Sample,
     adapted,
     assemble,
@@ -44,6 +45,8 @@ def export(model: str, config: ExportConfig, loaded: Manifest, wrapped: Manifest
     With `export.method=none` there is no `model.pt`, but `eager.json`, which says how to build the eager model.
     """
     started = time.monotonic()
+    if config.method == "none":
+        _refuse_idle(config, wrapped)
     samples = sorted(loaded.path("sample").iterdir())
     tolerance = Tolerance(config.atol, config.rtol).at(config.dtype)
     with tempfile.TemporaryDirectory(dir=out, prefix=".staged-") as work:  # until all is proven
@@ -52,7 +55,8 @@ def export(model: str, config: ExportConfig, loaded: Manifest, wrapped: Manifest
         with opened(folder, handler.stem) as instance:
             inputs = inputs_of(instance, samples)
             check_preparation(handler, wrapped, samples, inputs)
-        module = wholly(base_of(wrapped, inputs[0]), config)
+        base = base_of(wrapped, inputs[0])
+        module = wholly(base, config)
         if config.fold:
             module = fold(module, handler, folder)
         with opened(folder, handler.stem) as instance:
@@ -68,7 +72,7 @@ def export(model: str, config: ExportConfig, loaded: Manifest, wrapped: Manifest
                 instance.model, instance.told = load(folder / "model.pt"), proven.signature
             progress(0.9, "asking the golden pairs again")
             _same_answers(instance, samples, pairs, config, tolerance)
-        _publish(folder, out, proven, wrapped, inputs[0], config)
+        _publish(folder, out, proven, wrapped, base, config)
     write_golden(out / "golden.json", pairs)
     facts = _facts(proven, tolerance, samples) | {"golden": len(pairs), "input": _told(inputs[0])}
     write_json(out / "parity.json", {**facts, "rows": as_json(proven.rows) if proven else []})
@@ -143,18 +147,29 @@ def _same_answers(
                 raise ParityError(f"golden pair {pair.name}, {how}: {found}. Nothing was published")
 
 
-def _publish(folder: Path, out: Path, proven: Proven | None, wrapped: Manifest, sample: Sample, config: ExportConfig) -> None:
+def _refuse_idle(config: ExportConfig, wrapped: Manifest) -> None:
+    """RequestError where no graph is asked for and something that only a graph can have, or there is no eager model."""
+    idle = {
+        "whole": config.whole is not None,
+        "fold": config.fold,
+        "dtype": config.dtype != "float32",
+        "calls": bool(config.calls),
+    }
+    if named := [f"export.{name}" for name, is_set in idle.items() if is_set]:
+        raise RequestError(f"{', '.join(named)} has no effect with export.method=none, which makes no graph; leave it out")
+    if wrapped.facts.get("kind") == "torchscript":
+        raise RequestError("export.method=none has no eager model to serve: the source is TorchScript; leave it out")
+
+
+def _publish(folder: Path, out: Path, proven: Proven | None, wrapped: Manifest, base: nn.Module, config: ExportConfig) -> None:
     """Move what is proven to its place, or say how the eager model is built."""
     if proven is not None:
         proven.file.rename(out / proven.file.name)
         if config.fold:
             (folder / "preprocessor_config.json").rename(out / "preprocessor_config.json")
         return
-    if wrapped.facts.get("kind") == "torchscript":
-        raise RequestError("export.method=none has no eager model to serve: the source is TorchScript; leave it out")
     facts = {key: wrapped.facts.get(key) for key in ("base_class", "exported_module")}
-    base = load_base(wrapped.path("repository"), wrapped.facts["base_class"], facts["exported_module"])
-    write_json(out / EAGER, facts | {"names": _names(wrapped, sample, base)})
+    write_json(out / EAGER, facts | {"names": list(base.names) if isinstance(base, Positional) else None})
 
 
 def _facts(proven: Proven | None, tolerance: Tolerance, samples: Sequence[Path]) -> dict[str, Any]:

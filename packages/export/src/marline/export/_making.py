@@ -57,10 +57,11 @@ def made_by(method: str, module: nn.Module, asked: Sequence[Asked], config: Expo
         if method == "trace" and error.case.method == "forward":
             told = trace_refusal(module, example, narrowed(error.case.arguments, config.dtype), error)
         raise ParityError(told) from None
-    traced = {"trace": lambda: module, "hybrid": lambda: _network_in(module, config)}.get(method, lambda: None)()
-    if traced is not None and not isinstance(traced, torch.jit.ScriptModule):
-        others = [narrowed(one.case.arguments, config.dtype) for one in asked if one.case.method == "forward"]
-        refuse_frozen_branch(traced, [example, *others], noticed, tolerance, silent=True)
+    if method in {"trace", "hybrid"}:
+        traced = module if method == "trace" else _network_in(module, config)
+        if not isinstance(traced, torch.jit.ScriptModule):
+            others = [narrowed(one.case.arguments, config.dtype) for one in asked if one.case.method == "forward"]
+            refuse_frozen_branch(traced, [example, *others], noticed, tolerance, silent=True)
     return Made(exported, make, rows, noticed)
 
 

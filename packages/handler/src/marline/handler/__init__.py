@@ -4,7 +4,7 @@ from marline.handler._assemble import TASKS, assemble, handler_of, opened
 from marline.handler._fake import FakeContext
 from marline.handler._golden import Pair, difference, read_golden, write_golden
 from marline.handler.collation import Collate, Sample, as_list, collate, tensors
-from marline.handler.eager_model import EAGER, adapted, load_base
+from marline.handler.eager_model import EAGER, Positional, adapted, load_base
 from marline.handler.graph_file import load_graph, read_signature
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "Collate",
     "FakeContext",
     "Pair",
+    "Positional",
     "Sample",
     "adapted",
     "as_list",
