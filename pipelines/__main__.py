@@ -1,7 +1,6 @@
 """`python -m pipelines model=NAME key=value ...`: exit code 0 done, 1 a stage failed, 2 the request was wrong."""
 
 import sys
-from concurrent.futures import ThreadPoolExecutor
 
 from marline.core import Config, MarlineError, accelerator_of, project_root, read_config
 
@@ -18,21 +17,17 @@ def main(words: list[str]) -> int:
     from pipelines.ending import ending_with_us  # noqa: PLC0415 - a wrong request must not wait for Prefect and torch
     from pipelines.environment import prepare  # noqa: PLC0415 - as above
 
-    prepare(config.artifacts)
+    home = prepare(config.artifacts)
     if config.check_only:
         return _check(config)
-    from pipelines.server import start_temporary  # noqa: PLC0415 - as above; reads the environment just prepared
+    from pipelines.server import running  # noqa: PLC0415 - as above
 
     model = next(word.partition("=")[2] for word in words if word.startswith("model="))
     try:
-        with ending_with_us():
-            with ThreadPoolExecutor(1) as beside:
-                server = beside.submit(start_temporary)  # some seconds, as torch and transformers take to import
-                import marline.export  # noqa: PLC0415 - as above
-                import marline.tune  # noqa: F401, PLC0415 - as above
-            server.result()
-            from pipelines.lifecycle import lifecycle  # noqa: PLC0415 - as above
+        with ending_with_us(), running(home) as wait:
+            from pipelines.lifecycle import lifecycle  # noqa: PLC0415 - reads the environment that was prepared
 
+            wait()
             lifecycle(model, [word for word in words if not word.startswith("model=")])
     except MarlineError as error:
         print(f"\npipeline: {error}", file=sys.stderr)

@@ -1,6 +1,6 @@
 """Ends what a process of ours started, when that is killed: `python -I -S ending.py PID`, which needs nothing but Python.
 
-Servers and load generators of ours look after themselves. Prefect's temporary server does not: it is a plain child, and
+Servers and load generators of ours look after themselves. Prefect's server does not: it is a plain child, and
 after a SIGKILL of its parent it would stay and listen for ever.
 """
 

@@ -30,7 +30,8 @@ def main(words: Sequence[str]) -> int:
         settings.append("fresh=tune")
     print(f"schedule: {config.model} at {cron!r} with {' '.join(settings)}; Ctrl-C ends it", flush=True)
     try:
-        with ending_with_us(), running(prepare(config.artifacts)):
+        with ending_with_us(), running(prepare(config.artifacts)) as wait:
+            wait()
             _serve(config.model, cron, {"model": model, "settings": settings})
     except MarlineError as error:
         print(f"schedule: {error}", file=sys.stderr)

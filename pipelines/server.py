@@ -1,14 +1,14 @@
 """`python -m pipelines.server [port=4200]`: Prefect's own server and page, with its database in artifacts/.prefect."""
 
 import os
-import signal
 import socket
 import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -20,47 +20,32 @@ STOP_S = 20.0
 
 
 @contextmanager
-def running(home: Path) -> Iterator[None]:
-    """Have a server of Prefect's that starts scheduled runs, which its temporary one does not.
+def running(home: Path) -> Iterator[Callable[[], None]]:
+    """Have a server of Prefect's while inside; call what it yields, which waits for its answer, before the first flow.
 
-    It is the one that PREFECT_API_URL names, else a child of ours on a free port; its log is `server.log` in `home`.
+    It is the one that PREFECT_API_URL names, else a child of ours on a free port; its log is `server.log` in `home`. It
+    begins while its caller imports what is heavy. Prefect's own temporary server would not: it is started by a client,
+    imports all of Prefect's server into our process, and an interrupt of the terminal ends it before our flow.
     """
     if "PREFECT_API_URL" in os.environ:
-        yield
+        yield lambda: None
         return
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     log = home / "server.log"
     with log.open("ab") as said:
         server = subprocess.Popen(_command(port), stdin=subprocess.DEVNULL, stdout=said, stderr=said, start_new_session=True)
+    os.environ["PREFECT_API_URL"] = f"http://127.0.0.1:{port}/api"
     try:
-        _wait(server, port, log)
-        os.environ["PREFECT_API_URL"] = f"http://127.0.0.1:{port}/api"
-        yield
+        yield partial(_wait, server, port, log)
     finally:
+        del os.environ["PREFECT_API_URL"]
         server.terminate()
         try:
             server.wait(STOP_S)
         except subprocess.TimeoutExpired:
             server.kill()
             server.wait()
-
-
-def start_temporary() -> None:
-    """Start Prefect's temporary server, unless PREFECT_API_URL names one, so that it outlives a Ctrl-C in the terminal.
-
-    A terminal interrupts the whole process group. A server that ends with us leaves our flow to retry its calls for minutes;
-    a child inherits which signals are blocked, so this one never sees SIGINT and is stopped by Prefect at our end.
-    """
-    if "PREFECT_API_URL" in os.environ:
-        return
-    from prefect.server.api.server import SubprocessASGIServer  # noqa: PLC0415 - the rest of this file needs no Prefect
-
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        SubprocessASGIServer().start()  # the one that Prefect's clients in this process look for
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _wait(server: subprocess.Popen[bytes], port: int, log: Path) -> None:

@@ -7,12 +7,13 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psutil
@@ -57,6 +58,7 @@ class Place:
     root: Path
     artifacts: Path
     temp: Path
+    prefect: str | None = None  # the address of a server that many runs share; without, each starts its own
 
     @property
     def environment(self) -> dict[str, str]:
@@ -69,6 +71,7 @@ class Place:
             "TMPDIR": str(self.temp),
             "XDG_STATE_HOME": state,
             "PYTHONUNBUFFERED": "1",
+            **({"PREFECT_API_URL": self.prefect} if self.prefect else {}),
         }
 
     @property
@@ -134,13 +137,36 @@ def place() -> Iterator[Place]:
 
 
 @pytest.fixture(scope="session")
+def sharing(place: Place, until: Callable[..., float], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    """The same place with one Prefect server for all its runs, for tests that are not about a run's beginning or end."""
+    home, free = tmp_path_factory.mktemp("prefect"), socket.create_server(("127.0.0.1", 0))
+    port = free.getsockname()[1]
+    free.close()
+    environment = {**os.environ, "PREFECT_HOME": str(home)}
+    command = place.command("pipelines.server", f"port={port}")
+    with (home / "server.log").open("w") as log:
+        server = subprocess.Popen(command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+
+    def answers() -> bool:
+        with socket.socket() as asker:
+            return asker.connect_ex(("127.0.0.1", port)) == 0
+
+    with server:
+        try:
+            until(answers, 60, "Prefect's server answers")
+            yield replace(place, prefect=f"http://127.0.0.1:{port}/api")
+        finally:
+            server.terminate()
+
+
+@pytest.fixture(scope="session")
 def smoke(place: Place) -> Ran:
     """The one whole run over the whole grid."""
     return place.run("pipelines", f"model={MODEL}", *QUICK)
 
 
 @pytest.fixture(scope="session")
-def pair(place: Place, smoke: Ran) -> dict[str, Ran]:
+def pair(sharing: Place, smoke: Ran) -> dict[str, Ran]:
     """Two pipelines started at the same moment, the one emulated, the other not."""
     assert 0 == smoke.code, smoke.err
     told = {
@@ -148,7 +174,7 @@ def pair(place: Place, smoke: Ran) -> dict[str, Ran]:
         "real": [*CHEAP, "tune.slo_ms=401"],
     }
     began = time.monotonic()
-    running = {name: place.start("pipelines", f"model={MODEL}", *words) for name, words in told.items()}
+    running = {name: sharing.start("pipelines", f"model={MODEL}", *words) for name, words in told.items()}
     ended = {}
     for name, process in running.items():
         try:

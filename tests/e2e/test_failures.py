@@ -139,10 +139,10 @@ def test_an_answer_that_is_not_the_golden_one_names_the_pair_and_the_field(
         deploy(MODEL, config.deploy, wrong, stage("archive"), out.parent / "deploy")
 
 
-def test_a_stage_that_fails_ends_with_its_message_alone(place: Any, smoke: Any, quick: tuple[str, ...]) -> None:
+def test_a_stage_that_fails_ends_with_its_message_alone(sharing: Any, smoke: Any, quick: tuple[str, ...]) -> None:
     words = [f"model={MODEL}", *quick, "until=export", "export.preserve=[nothing]"]
 
-    failed = place.run("pipelines", *words)
+    failed = sharing.run("pipelines", *words)
 
     assert 1 == failed.code
     assert failed.err.strip().startswith(
@@ -151,10 +151,10 @@ def test_a_stage_that_fails_ends_with_its_message_alone(place: Any, smoke: Any, 
     assert "Traceback" not in failed.out + failed.err
 
 
-def test_a_java_that_is_not_there_is_a_wrong_request(place: Any, smoke: Any, quick: tuple[str, ...]) -> None:
-    refused = place.run("pipelines", f"model={MODEL}", *quick, "until=deploy", "deploy.java_home=/no")
+def test_a_java_that_is_not_there_is_a_wrong_request(sharing: Any, smoke: Any, quick: tuple[str, ...]) -> None:
+    refused = sharing.run("pipelines", f"model={MODEL}", *quick, "until=deploy", "deploy.java_home=/no")
 
     assert 2 == refused.code
     assert "deploy.java_home=/no: there is no bin/java in it; write deploy.java_home=null" in refused.err
     assert "Traceback" not in refused.err
-    assert [] == place.servers
+    assert [] == sharing.servers

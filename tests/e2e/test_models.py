@@ -18,8 +18,8 @@ FEW = ("export.batch_sizes=[1,2,3]", "export.fuse=false", "export.channels_last=
 
 
 @pytest.mark.parametrize("model", ["resnet50", "mobilenet_v3_large"])
-def test_a_model_is_deployed_and_its_golden_pairs_are_equal_over_http(model: str, place: Any) -> None:
-    ran = place.run("pipelines", f"model={model}", "until=deploy", *FEW)
+def test_a_model_is_deployed_and_its_golden_pairs_are_equal_over_http(model: str, sharing: Any) -> None:
+    ran = sharing.run("pipelines", f"model={model}", "until=deploy", *FEW)
     print(f"{model} took {ran.seconds:.0f} s")
 
     assert (0, "") == (ran.code, ran.err)
@@ -28,15 +28,15 @@ def test_a_model_is_deployed_and_its_golden_pairs_are_equal_over_http(model: str
     assert (1, 1, 100) == (facts["workers"], facts["batch_size"], facts["max_batch_delay_ms"])
 
 
-def test_a_photograph_of_a_cat_is_called_a_cat_and_alike_texts_are_near_each_other(place: Any, tmp_path: Path) -> None:
+def test_a_photograph_of_a_cat_is_called_a_cat_and_alike_texts_are_near_each_other(sharing: Any, tmp_path: Path) -> None:
     """The two models with real weights from packages, both on one server."""
     texts = [b"The cat sleeps on the sofa.", b"A kitten is napping on the couch.", b"Interest rates rose by half a point."]
     with serving(read_config(["model=minilm"]).config.deploy, tmp_path / "logs") as server:
         for model in ("efficientnet_lite0", "minilm"):
-            archived = read_manifest(place.run("pipelines", f"model={model}", "until=archive", *FEW).run / "archive")
+            archived = read_manifest(sharing.run("pipelines", f"model={model}", "until=archive", *FEW).run / "archive")
             archive = archived.path(archived.facts["archive"])
             server.load(archive, model, batch_size=4, max_batch_delay_ms=50, workers=1)
-        photograph = next(place.artifacts.glob("efficientnet_lite0/*/load/sample/chelsea.jpg")).read_bytes()
+        photograph = next(sharing.artifacts.glob("efficientnet_lite0/*/load/sample/chelsea.jpg")).read_bytes()
         labels = output(server, "efficientnet_lite0", photograph, "image/jpeg")
         with ThreadPoolExecutor(len(texts)) as askers:
             answers = list(askers.map(lambda text: output(server, "minilm", text, "text/plain"), texts))
@@ -47,9 +47,9 @@ def test_a_photograph_of_a_cat_is_called_a_cat_and_alike_texts_are_near_each_oth
     assert cat_sleeps @ rates_rose < 0.2
 
 
-def test_finished_torchscript_has_no_class_to_track_so_the_handler_reports_each_request(place: Any) -> None:
+def test_finished_torchscript_has_no_class_to_track_so_the_handler_reports_each_request(sharing: Any) -> None:
     with fake_collector(batches=True) as collector:
-        ran = place.run("pipelines", "model=silero_vad", "until=deploy", f"wrap.collector_url={collector.url}", *FEW)
+        ran = sharing.run("pipelines", "model=silero_vad", "until=deploy", f"wrap.collector_url={collector.url}", *FEW)
         reports = collector.reports
 
     assert (0, "") == (ran.code, ran.err)

@@ -1,4 +1,5 @@
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,12 @@ PARTS = ("configs", "models", "loadtests", "pipelines")
 
 
 @pytest.fixture
-def elsewhere(place: Any, tmp_path: Path) -> Any:
+def elsewhere(sharing: Any, tmp_path: Path) -> Any:
     """A copy of the project's folders, so that a new model does not land in the project."""
     root = tmp_path / "project"
     for name in PARTS:
-        shutil.copytree(place.root / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
-    return type(place)(root, tmp_path / "artifacts", place.temp)
+        shutil.copytree(sharing.root / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
+    return replace(sharing, root=root, artifacts=tmp_path / "artifacts")
 
 
 KINDS = {

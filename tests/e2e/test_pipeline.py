@@ -65,8 +65,8 @@ def test_every_file_of_the_run_is_the_one_that_was_made(smoke: Any) -> None:
         verify(read_manifest(smoke.run / name))
 
 
-def test_an_identical_run_does_no_stage_again_and_says_the_same(smoke: Any, place: Any, quick: tuple[str, ...]) -> None:
-    again = place.run("pipelines", "model=digits_cnn", *quick)
+def test_an_identical_run_does_no_stage_again_and_says_the_same(smoke: Any, sharing: Any, quick: tuple[str, ...]) -> None:
+    again = sharing.run("pipelines", "model=digits_cnn", *quick)
     print(f"the identical run took {again.seconds:.1f} s")
 
     first, second = report_of(smoke.run), report_of(again.run)
@@ -78,14 +78,14 @@ def test_an_identical_run_does_no_stage_again_and_says_the_same(smoke: Any, plac
 
 
 def test_a_damaged_archive_in_the_cache_is_noticed_and_made_again(
-    stage: Callable[[str], Manifest], place: Any, quick: tuple[str, ...]
+    stage: Callable[[str], Manifest], sharing: Any, quick: tuple[str, ...]
 ) -> None:
     archived = stage("archive")
     file = archived.path(archived.facts["archive"])
     whole = file.read_bytes()
     file.write_bytes(whole[: len(whole) // 2])
     try:
-        again = place.run("pipelines", "model=digits_cnn", *quick, "until=archive")
+        again = sharing.run("pipelines", "model=digits_cnn", *quick, "until=archive")
     finally:
         file.write_bytes(whole)
 
