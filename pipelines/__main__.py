@@ -20,11 +20,12 @@ def main(words: list[str]) -> int:
     home = prepare(config.artifacts)
     if config.check_only:
         return _check(config)
-    from pipelines.server import running  # noqa: PLC0415 - as above
+    from pipelines.server import start  # noqa: PLC0415 - as above
 
     model = next(word.partition("=")[2] for word in words if word.startswith("model="))
     try:
-        with ending_with_us(), running(home) as wait:
+        with ending_with_us():
+            wait = start(home)
             from pipelines.lifecycle import lifecycle  # noqa: PLC0415 - reads the environment that was prepared
 
             wait()

@@ -13,7 +13,7 @@ from cronsim import CronSim, CronSimError
 from marline.core import MarlineError, RequestError, read_config
 from pipelines.ending import ending_with_us
 from pipelines.environment import prepare
-from pipelines.server import running
+from pipelines.server import start
 
 
 def main(words: Sequence[str]) -> int:
@@ -30,8 +30,8 @@ def main(words: Sequence[str]) -> int:
         settings.append("fresh=tune")
     print(f"schedule: {config.model} at {cron!r} with {' '.join(settings)}; Ctrl-C ends it", flush=True)
     try:
-        with ending_with_us(), running(prepare(config.artifacts)) as wait:
-            wait()
+        with ending_with_us():
+            start(prepare(config.artifacts))()
             _serve(config.model, cron, {"model": model, "settings": settings})
     except MarlineError as error:
         print(f"schedule: {error}", file=sys.stderr)

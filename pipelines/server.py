@@ -1,13 +1,13 @@
 """`python -m pipelines.server [port=4200]`: Prefect's own server and page, with its database in artifacts/.prefect."""
 
+import atexit
 import os
 import socket
 import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NoReturn
@@ -19,33 +19,32 @@ READY_S = 120.0
 STOP_S = 20.0
 
 
-@contextmanager
-def running(home: Path) -> Iterator[Callable[[], None]]:
-    """Have a server of Prefect's while inside; call what it yields, which waits for its answer, before the first flow.
+def start(home: Path) -> Callable[[], None]:
+    """Have a server of Prefect's until we end; call what it returns, which waits for its answer, before the first flow.
 
     It is the one that PREFECT_API_URL names, else a child of ours on a free port; its log is `server.log` in `home`. It
     begins while its caller imports what is heavy. Prefect's own temporary server would not: it is started by a client,
     imports all of Prefect's server into our process, and an interrupt of the terminal ends it before our flow.
     """
     if "PREFECT_API_URL" in os.environ:
-        yield lambda: None
-        return
+        return lambda: None
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     log = home / "server.log"
     with log.open("ab") as said:
         server = subprocess.Popen(_command(port), stdin=subprocess.DEVNULL, stdout=said, stderr=said, start_new_session=True)
     os.environ["PREFECT_API_URL"] = f"http://127.0.0.1:{port}/api"
+    atexit.register(_stop, server)  # before Prefect is imported: what it sends at our end goes out first
+    return partial(_wait, server, port, log)
+
+
+def _stop(server: subprocess.Popen[bytes]) -> None:
+    server.terminate()
     try:
-        yield partial(_wait, server, port, log)
-    finally:
-        del os.environ["PREFECT_API_URL"]
-        server.terminate()
-        try:
-            server.wait(STOP_S)
-        except subprocess.TimeoutExpired:
-            server.kill()
-            server.wait()
+        server.wait(STOP_S)
+    except subprocess.TimeoutExpired:
+        server.kill()
+        server.wait()
 
 
 def _wait(server: subprocess.Popen[bytes], port: int, log: Path) -> None:
