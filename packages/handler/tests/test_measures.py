@@ -54,7 +54,7 @@ def test_each_batch_leaves_one_line(
         ask(instance, six)
         ask(instance, six, b"bad", six)
         lines = (tmp_path / "log" / f"{os.getpid()}.csv").read_text().splitlines()  # there before the worker ends
-        instance.batch_log.close()
+        instance.facts.log.close()
 
     rows = [[float(value) for value in line.split(",")] for line in lines]
     assert [1.0, 2.0] == [size for _, size, *_ in rows]  # warming up is not a batch, a refused sample is not served
@@ -67,7 +67,7 @@ def test_without_the_environment_asking_nothing_is_logged_or_emulated(folder: Pa
     with opened(folder, "handler") as instance:
         instance.initialize(FakeContext(folder, "model.pt"))
 
-        assert (None, None, None) == (instance.batch_log, instance.emulation, instance.tracker)
+        assert (None, None, None) == (instance.facts.log, instance.emulation, instance.facts.tracker)
 
 
 @pytest.fixture
@@ -110,7 +110,7 @@ def test_nothing_is_reported_otherwise(
         instance.initialize(FakeContext(folder, "model.pt"))
         ask(instance, six)
 
-        assert instance.tracker is None
+        assert instance.facts.tracker is None
     assert [] == collector.reports
 
 

@@ -1,6 +1,6 @@
 """The shared handler that goes into every archive, and what proves its answers."""
 
-from marline.handler._assemble import TASKS, assemble, handler_of, opened
+from marline.handler._assemble import TASKS, assemble, handler_of, imported, opened
 from marline.handler._fake import FakeContext
 from marline.handler._golden import Pair, difference, read_golden, write_golden
 from marline.handler.collation import Collate, Sample, as_list, collate, tensors
@@ -21,6 +21,7 @@ __all__ = [
     "collate",
     "difference",
     "handler_of",
+    "imported",
     "load_base",
     "load_graph",
     "opened",

@@ -30,7 +30,13 @@ TASKS = {
         "voice-activity-detection",
     )
 }
-SHARED = ("base_handler.py", "collation.py", "eager_model.py", "emulated_device.py", "graph_file.py", "request_decoding.py")
+SHARED = tuple(
+    f"{name}.py"
+    for name in (
+        *("base_handler", "batch_facts", "body_formats", "collation", "device_use", "eager_model", "emulated_device"),
+        *("explanation", "graph_file", "method_call", "model_loading", "one_batch", "request_decoding"),
+    )
+)
 INPUTS = ("audio_input", "image_input", "text_input")  # where a handler imports it; each reads files, one brings a library
 PROCESSOR_FILES = (
     "preprocessor_config.json",
@@ -82,15 +88,21 @@ def opened(folder: Path, module: str) -> Iterator[Any]:
 
     The folder's modules are importable inside the block and forgotten after it, as another model's have the same names.
     """
-    before = set(sys.modules)
-    sys.path.insert(0, str(folder))
-    importlib.invalidate_caches()
-    try:
-        found = _imported(module)
+    with imported(folder, module) as found:
         classes = [value for value in vars(found).values() if isinstance(value, type) and value.__module__ == module]
         if len(classes) != 1:
             raise ImportError(f"{module}.py must define exactly one handler class for TorchServe, it defines {len(classes)}")
         yield classes[0]()
+
+
+@contextmanager
+def imported(folder: Path, module: str) -> Iterator[ModuleType]:
+    """A module of an assembled folder, as it is imported in an archive."""
+    before = set(sys.modules)
+    sys.path.insert(0, str(folder))
+    importlib.invalidate_caches()
+    try:
+        yield _imported(module)
     finally:
         sys.path.remove(str(folder))
         for name in set(sys.modules) - before:

@@ -16,6 +16,7 @@ class FakeContext:
     model_yaml_config: Mapping[str, Any] = field(default_factory=dict)
     statuses: dict[int, tuple[int, str]] = field(default_factory=dict)
     content_types: dict[int, str] = field(default_factory=dict)
+    headers: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def system_properties(self) -> dict[str, Any]:
@@ -30,3 +31,9 @@ class FakeContext:
 
     def set_response_content_type(self, idx: int, value: str) -> None:
         self.content_types[idx] = value
+
+    def get_request_header(self, idx: int, key: str) -> Any:
+        return self.get_all_request_header(idx).get(key)
+
+    def get_all_request_header(self, idx: int) -> Mapping[str, Any]:
+        return self.headers.get(idx, {})

@@ -5,12 +5,13 @@ their neighbours' padding.
 """
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 from base_handler import BadRequestError
-from request_decoding import Audio
+from request_decoding import Audio, from_base64
 
 FILE = Path(__file__).parent / "preprocessor_config.json"
 SETTINGS = json.loads(FILE.read_text()) if FILE.is_file() else {}
@@ -21,6 +22,9 @@ LENGTH = int(SECONDS * RATE)
 
 def to_samples(audio: Any) -> torch.Tensor:
     """A decoded WAV of the model's rate to float32 [LENGTH], of mean 0 and variance 1 where the processor says so."""
+    if isinstance(audio, str):
+        with suppress(BadRequestError):
+            audio = from_base64(audio)
     if not isinstance(audio, Audio):
         raise BadRequestError(f"expected a WAV file, got {type(audio).__name__}")
     if audio.rate != RATE:

@@ -8,84 +8,78 @@ A model's own file says what is particular to it, in functions that see one samp
 `request_decoding.py` says what a preprocess function receives. It returns one tensor, or a mapping of names to tensors in
 the order of the model's arguments; `collation.py` says how a batch is made of them. A postprocess function receives one row
 of the model's output, on the CPU, and the sample it answers where it takes two arguments; it returns something JSON can
-express.
+express. Functions that see a whole batch are there where one sample at a time is too slow.
 
-One bad sample never fails its neighbours: it gets its own 400 (what was sent is wrong) or 500 (our function raised).
+One bad sample never fails its neighbours: it gets its own 400 (what was sent is wrong), the code of a PredictionException,
+or 500 (our function raised).
 """
 
 import base64
-import fcntl
 import inspect
 import json
-import logging
-import os
 import sys
-import tarfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from collation import Collate, Sample, collate, plain, row, tensors
-from eager_model import load_eager
+from batch_facts import BatchFacts
+from collation import Collate, Sample, collate, row, tensors
+from device_use import DeviceUse, cores, one_thread, settle_threads
 from emulated_device import EmulatedDevice
-from graph_file import from_graph, load_graph, to_graph
-from request_decoding import BadRequestError, decode
+from explanation import Explainer
+from graph_file import from_graph, to_graph
+from method_call import MethodCall
+from model_loading import Functions, load_model, prepare_folder
+from one_batch import Batch
+from request_decoding import BadRequestError, content_type, decode, parameters_of
 from ts.torch_handler.base_handler import BaseHandler
-
-try:  # beside this file in an archive; an archive made by hand may leave it out
-    from marline_tracker import Tracker, enabled, read_settings
-except ImportError:
-    Tracker = None
-
-logger = logging.getLogger(__name__)
-
-SMALL_S, WORTH = 0.005, 1.2  # a network this quick keeps all threads only where they are this much faster than one
-BATCH_LOG = "MARLINE_BATCH_LOG"  # a folder; every worker appends one line per batch to <pid>.csv in it
-
-
-@dataclass(frozen=True)
-class Functions:
-    """What is particular to one model."""
-
-    init: Callable[..., torch.nn.Module] | None
-    preprocess: Callable[[Any], Any]
-    postprocess: Callable[..., Any]
-    install_packages: Callable[[], None] | None
-    unpack_dependencies: Callable[[], None] | None
-    init_args: Sequence[Any]
-    init_kwargs: Mapping[str, Any]
-    collate: Collate
 
 
 def handler_factory(
     init_function: Callable[..., torch.nn.Module] | None = None,
-    preprocess_function: Callable[[Any], Any] = lambda data: data,
+    preprocess_function: Callable[..., Any] = lambda data: data,
     postprocess_function: Callable[..., Any] = lambda output: output,
-    install_packages: Callable[[], None] | None = None,
-    unpack_dependencies: Callable[[], None] | None = None,
+    install_packages: Callable[..., None] | None = None,
+    unpack_dependencies: Callable[..., None] | None = None,
     *args: Any,
+    init_kwargs: Mapping[str, Any] | None = None,
+    preprocess_kwargs: Mapping[str, Any] | None = None,
+    postprocess_kwargs: Mapping[str, Any] | None = None,
+    install_kwargs: Mapping[str, Any] | None = None,
+    unpack_kwargs: Mapping[str, Any] | None = None,
+    preprocess_batch_function: Callable[[list[Any]], Sequence[Any]] | None = None,
+    postprocess_batch_function: Callable[[list[Any]], Sequence[Any]] | None = None,
     collate_function: Collate = collate,
-    **init_kwargs: Any,
+    explain_function: Callable[..., Any] | None = None,
+    preprocess_in_threads: bool = False,
+    **more_init_kwargs: Any,
 ) -> type["SharedHandler"]:
-    """Make the handler class of one model; further arguments go to `init_function`.
+    """Make the handler class of one model; arguments that are not named here go to `init_function`.
 
+    `init_kwargs` go there too, and settle a clash of names. The other `_kwargs` go to the function of their name.
+    `preprocess_batch_function` gets the list of what `preprocess_function` returned and returns one sample for each;
+    `postprocess_batch_function` gets the list of the outputs, before `postprocess_function`, and returns one for each.
     `collate_function` makes the model's arguments of a list of samples, `collation.collate` where nothing is said.
+    `explain_function` gets (model, sample, target) and answers /explanations in place of Captum (`explanation.py`).
+    `preprocess_in_threads` lets the samples of a batch be preprocessed beside each other: the function must bear it.
 
     TorchServe takes the one class it finds defined in the handler's module, so the class is moved into the caller's.
     """
     functions = Functions(
-        init_function,
-        preprocess_function,
-        postprocess_function,
-        install_packages,
-        unpack_dependencies,
-        args,
-        init_kwargs,
-        collate_function,
+        init=init_function and partial(init_function, *args, **{**more_init_kwargs, **(init_kwargs or {})}),
+        preprocess=partial(preprocess_function, **(preprocess_kwargs or {})),
+        postprocess=partial(postprocess_function, **(postprocess_kwargs or {})),
+        install_packages=install_packages and partial(install_packages, **(install_kwargs or {})),
+        unpack_dependencies=unpack_dependencies and partial(unpack_dependencies, **(unpack_kwargs or {})),
+        preprocess_batch=preprocess_batch_function,
+        postprocess_batch=postprocess_batch_function,
+        collate=collate_function,
+        explain=explain_function,
+        in_threads=preprocess_in_threads,
     )
     module = sys._getframe(1).f_globals["__name__"]  # noqa: SLF001 - the documented way to know one's caller
     return type("Handler", (SharedHandler,), {"functions": functions, "__module__": module})
@@ -95,10 +89,12 @@ class SharedHandler(BaseHandler):  # type: ignore[misc]  # TorchServe has no typ
     """Loads the model, answers batches sample by sample, and says how long each batch took."""
 
     functions: Functions
-    device = torch.device("cpu")
-    tracker: Any = None
-    batch_log: Any = None
+    use = DeviceUse()
+    facts = BatchFacts()
+    method = MethodCall()
+    explainer: Explainer | None = None
     emulation: EmulatedDevice | None = None
+    pool: ThreadPoolExecutor | None = None
     told: Mapping[str, Any] = {}  # what the exported file says of itself
     example: tuple[Sample, Any] | None = None
     error: Exception | None = None  # the newest, for whoever runs a handler outside a server
@@ -107,73 +103,96 @@ class SharedHandler(BaseHandler):  # type: ignore[misc]  # TorchServe has no typ
         """Called once by TorchServe in each worker; whatever it raises ends the deployment."""
         config = context.model_yaml_config or {}
         folder = Path(context.system_properties["model_dir"])
-        gpu = context.system_properties.get("gpu_id")
-        on_gpu = torch.cuda.is_available() and gpu is not None
         self.context = context
-        self.device = torch.device(f"cuda:{gpu}" if on_gpu else "cpu")
-        _share_the_machine(config, self.device)
-        _prepare_folder(folder, config.get("system") or {}, self.functions)
-        self.model, self.told = _load_model(
-            folder, context.manifest["model"].get("serializedFile"), self.functions, self.device
-        )
-        self.tracker = _tracker(folder)
-        self.batch_log = _batch_log()
+        self.use = DeviceUse.of(config, context.system_properties.get("gpu_id"))
+        self.device = self.use.device
+        prepare_folder(folder, config.get("system") or {}, self.functions)
+        name = context.manifest["model"].get("serializedFile")
+        self.model, self.told = load_model(folder, name, self.functions, self.device)
+        self.model = self.use.laid_out(self.model)
+        self.method = MethodCall.of(config.get("handler") or {}, self.model)
+        self.facts = BatchFacts.of(folder, context)
+        self.explainer = Explainer(folder, self.device, self.functions.explain, self.model)
         self.emulation = EmulatedDevice.read()
+        if self.functions.in_threads and cores() > 1:
+            self.pool = ThreadPoolExecutor(torch.get_num_threads(), initializer=one_thread)
         self.example = self._example(folder)
         batch_size = int(context.system_properties.get("batch_size") or 1)
-        self._warm_up(batch_size)
-        self._settle_threads(batch_size)
+        if self.example is not None and self.emulation is None:
+            self._warm_up(batch_size)
+            settle_threads(self._run, batch_size, self.device)
         self.initialized = True
 
     def handle(self, data: Sequence[Mapping[str, Any]], context: Any) -> list[str]:
         """Answer one batch: exactly one JSON text per request, in order."""
         began = time.monotonic()
-        answers: list[str] = [""] * len(data)
-        samples: dict[int, Sample] = {}
-        for index, request in enumerate(data):
-            with self._own_error(index, answers, context):
-                samples[index] = self.sample(request)
-        preprocessed = time.monotonic()
-        outputs = self._outputs(samples, answers, context)
-        inferred = time.monotonic()
+        self.context = context
+        batch = Batch(context, [""] * len(data), self)
+        samples = self._samples(data, batch)
+        for index in [index for index in samples if _asks_why(context, index)]:
+            sample = samples.pop(index)
+            with batch.own_error(index):
+                batch.answer(index, "explanation", self.explain_handle(sample, [data[index]]))
+        preprocessed = self.use.now()
+        outputs = self._outputs(data, samples, batch)
+        inferred = self.use.now()
+        if self.functions.postprocess_batch is not None:
+            outputs = batch.each(self.functions.postprocess_batch, outputs)
         for index, output in outputs.items():
-            with self._own_error(index, answers, context):
-                answer = {"output": plain(self._postprocess(output, samples[index]))}
-                answers[index] = json.dumps(answer, separators=(",", ":"), allow_nan=False)
-            context.set_response_content_type(index, "application/json")
-        self._account(len(samples), began, preprocessed, inferred)
-        return answers
+            with batch.own_error(index):
+                batch.answer(index, "output", self._postprocess(output, samples[index]))
+        self.facts.record(len(samples), began, preprocessed, inferred)
+        return batch.answers
 
-    def inference(self, data: Sequence[Sample], *_: Any, **__: Any) -> list[Any]:
+    def inference(self, data: Sequence[Sample], *_: Any, **parameters: Any) -> list[Any]:
         """Run the samples as one batch; one output per sample, on the CPU."""
         if self.emulation is not None and self.example is not None:
             self.emulation.spend(len(data))
             return [row(self.example[1], 0)] * len(data)
-        output = self._forward(data)
+        output = self._forward(data, parameters)
         return [row(output, index) for index in range(len(data))]
-
-    def _forward(self, samples: Sequence[Sample]) -> Any:
-        with torch.inference_mode():
-            return from_graph(self.model(*to_graph(self.functions.collate(samples), self.device, self.told)))
-
-    def _outputs(self, samples: Mapping[int, Sample], answers: list[str], context: Any) -> dict[int, Any]:
-        """The outputs of all samples as one batch; where the model refuses the batch, of each that it does not refuse alone."""
-        outputs: dict[int, Any] = {}
-        if len(samples) > 1:
-            try:
-                return dict(zip(samples, self.inference(list(samples.values())), strict=True))
-            except (MemoryError, torch.OutOfMemoryError):
-                raise
-            except Exception:  # the model is anyone's code; which sample it cannot take is found out below
-                logger.warning("a batch of %d failed; its samples are tried one by one", len(samples), exc_info=True)
-        for index, sample in samples.items():
-            with self._own_error(index, answers, context):
-                outputs[index] = self.inference([sample])[0]
-        return outputs
 
     def sample(self, request: Mapping[str, Any]) -> Sample:
         """What the model gets for one request; BadRequestError where the request cannot be understood."""
-        sample = self.functions.preprocess(decode(request))
+        value = self.functions.preprocess(decode(request))
+        if self.functions.preprocess_batch is not None:
+            (value,) = self.functions.preprocess_batch([value])
+        return self._checked(value)
+
+    def explain_handle(self, data_preprocess: Sample, raw_data: Sequence[Mapping[str, Any]]) -> Any:
+        """The answer to one request for an explanation; `target` in the request names the output to explain, 0 by default."""
+        target = parameters_of(raw_data[0]).get("target", 0)
+        if not isinstance(target, int):
+            raise BadRequestError(f"target={target!r}: expected the index of an output")
+        return self.get_insights(data_preprocess, raw_data, target)
+
+    def get_insights(self, data_preprocess: Sample, raw_data: Any, target: int) -> Any:  # noqa: ARG002 - TorchServe's contract
+        """How much each part of a sample speaks for the output `target`; a subclass may say it otherwise."""
+        if self.explainer is None:
+            raise RuntimeError("the handler is not initialised")
+        return self.explainer.insights(data_preprocess, target)
+
+    def _samples(self, data: Sequence[Mapping[str, Any]], batch: Batch) -> dict[int, Sample]:
+        """One sample for each request that can be understood, by its place in the batch."""
+
+        def value(index: int) -> Any:
+            return self.functions.preprocess(decode(data[index], content_type(batch.context, index)))
+
+        ready = {}
+        beside = self.pool is not None and len(data) > 1
+        waiting = {index: self.pool.submit(value, index) for index in range(len(data))} if beside else {}  # type: ignore[union-attr]
+        for index in range(len(data)):
+            with batch.own_error(index):
+                ready[index] = waiting[index].result() if beside else value(index)
+        if self.functions.preprocess_batch is not None:
+            ready = batch.each(self.functions.preprocess_batch, ready)
+        samples = {}
+        for index, one in ready.items():
+            with batch.own_error(index):
+                samples[index] = self._checked(one)
+        return samples
+
+    def _checked(self, sample: Any) -> Sample:
         if isinstance(sample, Mapping) and all(isinstance(value, torch.Tensor) for value in sample.values()):
             return sample
         if not isinstance(sample, torch.Tensor):
@@ -183,28 +202,25 @@ class SharedHandler(BaseHandler):  # type: ignore[misc]  # TorchServe has no typ
             raise BadRequestError(f"expected shape {list(expected)}, got {list(sample.shape)}")
         return sample
 
+    def _outputs(self, data: Sequence[Mapping[str, Any]], samples: dict[int, Sample], batch: Batch) -> dict[int, Any]:
+        """The outputs of all samples: of one call, or of one for each set of parameters where requests have some."""
+        told = {}
+        for index in samples:
+            with batch.own_error(index):
+                told[index] = self.method.parameters(data[index])
+        found: dict[int, Any] = {}
+        for parameters, members in self.method.groups(told, samples):
+            found |= batch.each(partial(self.inference, **parameters), members)
+        return found
+
+    def _forward(self, samples: Sequence[Sample], parameters: Mapping[str, Any]) -> Any:
+        function, arguments = self.method.on(self.model, samples, self.functions.collate)
+        with torch.inference_mode(), self.use.autocast():
+            return from_graph(function(*to_graph(self.use.pinned(arguments), self.device, self.told), **parameters))
+
     def _postprocess(self, output: Any, sample: Sample) -> Any:
         function = self.functions.postprocess
-        return function(output, sample) if len(inspect.signature(function).parameters) > 1 else function(output)
-
-    @contextmanager
-    def _own_error(self, index: int, answers: list[str], context: Any) -> Iterator[None]:
-        try:
-            yield
-        except (MemoryError, torch.OutOfMemoryError):
-            raise  # TorchServe answers 507; a smaller batch is the operator's decision
-        except BadRequestError as error:
-            self.error = error
-            code, phrase, kind, text = 400, "Bad Request", "BadRequest", str(error)
-        except Exception as error:  # whatever a model's own function raises is this sample's failure, not the batch's
-            self.error = error
-            logger.exception("sample %d of a batch failed", index)
-            code, phrase, kind, text = 500, "Internal Server Error", "HandlerError", f"{type(error).__name__} in the handler"
-        else:
-            return
-        context.set_response_status(code=code, phrase=phrase, idx=index)
-        context.set_response_content_type(index, "application/json")
-        answers[index] = json.dumps({"code": code, "type": kind, "message": text})
+        return function(output, sample) if _takes_sample(function) else function(output)
 
     def _example(self, folder: Path) -> tuple[Sample, Any] | None:
         """One preprocessed sample and the model's output for it, from the golden pairs that travel in the archive."""
@@ -213,116 +229,26 @@ class SharedHandler(BaseHandler):  # type: ignore[misc]  # TorchServe has no typ
             return None
         pair = json.loads(file.read_text())["pairs"][0]
         sample = self.sample({"body": base64.b64decode(pair["request"])})
-        return sample, self._forward([sample])
+        return sample, self._forward([sample], self.method.defaults)
 
     def _warm_up(self, batch_size: int) -> None:
         """Run every power of two up to the batch size twice: TorchScript optimises a shape in its first two runs."""
-        if self.example is None or self.emulation is not None:
-            return
         size = 1
         while size < 2 * batch_size:
             for _ in range(2):
-                self.inference([self.example[0]] * min(size, batch_size))
+                self._run(min(size, batch_size))
             size *= 2
 
-    def _settle_threads(self, batch_size: int) -> None:
-        """Keep one thread unless more are worth it: a small network loses more at OpenMP's barriers than it gains.
-
-        With a load generator on the same two cores, digits_cnn at batch size 8 had a p99 of 33 ms on two threads, 14 on one.
-        """
-        many = torch.get_num_threads()
-        if many == 1 or self.example is None or self.emulation is not None or self.device.type != "cpu":
-            return
-        if self._quickest_s(1) > SMALL_S:
-            return
-        fast_s = self._quickest_s(batch_size)
-        torch.set_num_threads(1)
-        if self._quickest_s(batch_size) > WORTH * fast_s:
-            torch.set_num_threads(many)
-        logger.info("%d of %d threads at batch size %d", torch.get_num_threads(), many, batch_size)
-
-    def _quickest_s(self, batch_size: int) -> float:
+    def _run(self, size: int) -> None:
         assert self.example is not None
-        seconds = []
-        for _ in range(5):
-            began = time.monotonic()
-            self.inference([self.example[0]] * batch_size)
-            seconds.append(time.monotonic() - began)
-        return min(seconds)
-
-    def _account(self, size: int, began: float, preprocessed: float, inferred: float) -> None:
-        ended = time.monotonic()
-        if self.batch_log is not None:
-            stages = (preprocessed - began, inferred - preprocessed, ended - inferred)
-            print(f"{ended:.6f},{size}," + ",".join(f"{stage * 1e3:.3f}" for stage in stages), file=self.batch_log)
-        if self.tracker is not None:
-            for _ in range(size):
-                self.tracker.report("predict", "success", ended - began)
+        self.inference([self.example[0]] * size, **self.method.defaults)
 
 
-def _share_the_machine(config: Mapping[str, Any], device: torch.device) -> None:
-    """Threads are cores / workers: TorchServe lets every worker use all cores. GPU memory is capped on request."""
-    workers = max(1, int(config.get("maxWorkers") or 1))
-    if "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // workers))
-    limit_mb = (config.get("system") or {}).get("maxGPUMemory")
-    if limit_mb and device.type == "cuda":
-        total = torch.cuda.get_device_properties(device).total_memory
-        torch.cuda.set_per_process_memory_fraction(min(1.0, limit_mb * 2**20 / total), device)
+def _asks_why(context: Any, index: int) -> bool:
+    """Whether a request came to /explanations; the frontend says so in a header of its own."""
+    return str(context.get_request_header(index, "explain")) == "True"
 
 
-def _prepare_folder(folder: Path, system: Mapping[str, Any], functions: Functions) -> None:
-    """Unpack extra files and run the model's two hooks, once per unpacked archive, whichever worker comes first."""
-    done = folder / ".marline-prepared"
-    with (folder / ".marline-lock").open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if done.exists():
-            return
-        if functions.install_packages is not None:
-            functions.install_packages()
-        if system.get("extraFiles"):
-            with tarfile.open(folder / Path(system["extraFiles"]).name) as extra:
-                extra.extractall(folder, filter="data")  # refuses what leaves the folder, links out of it, devices
-        if functions.unpack_dependencies is not None:
-            functions.unpack_dependencies()
-        done.touch()
-
-
-def _load_model(folder: Path, name: str | None, functions: Functions, device: torch.device) -> tuple[Any, Mapping[str, Any]]:
-    """The eager model where the archive carries one, else TorchScript, else a state dict.
-
-    An empty or absent file means that the init function brings its weights.
-    """
-    eager = load_eager(folder)
-    if eager is not None:
-        return eager.to(device), {}
-    file = folder / name if name else None
-    weights = None
-    if file is not None and file.is_file() and file.stat().st_size:
-        try:
-            graph, told = load_graph(file, device)
-        except RuntimeError as error:
-            if functions.init is None:
-                raise RuntimeError(f"{name} is not TorchScript and the handler has no init_function: {error}") from None
-            weights = torch.load(file, map_location="cpu", weights_only=True)
-        else:
-            return graph, told
-    if functions.init is None:
-        raise RuntimeError("the archive has no weights and the handler has no init_function")
-    model = functions.init(*functions.init_args, **functions.init_kwargs)
-    if weights is not None:
-        model.load_state_dict(weights)
-    return model.to(device).eval(), {}
-
-
-def _tracker(folder: Path) -> Any:
-    file = folder / "tracker.json"
-    if Tracker is None or not file.is_file():
-        return None
-    settings = read_settings(file)
-    return Tracker(settings) if enabled(settings, server=True) else None
-
-
-def _batch_log() -> Any:
-    folder = os.environ.get(BATCH_LOG)
-    return (Path(folder) / f"{os.getpid()}.csv").open("a", buffering=1) if folder else None
+def _takes_sample(function: Callable[..., Any]) -> bool:
+    needed = [one for one in inspect.signature(function).parameters.values() if one.default is one.empty]
+    return sum(one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD) for one in needed) > 1

@@ -19,4 +19,4 @@ def postprocess(output: Any) -> Any:
     return most_likely(output, CONFIG)
 
 
-handler = handler_factory(preprocess_function=to_pixels, postprocess_function=postprocess)
+handler = handler_factory(preprocess_function=to_pixels, preprocess_in_threads=True, postprocess_function=postprocess)

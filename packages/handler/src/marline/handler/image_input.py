@@ -7,12 +7,14 @@ Goes into the archives whose handler imports it.
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 from base_handler import BadRequestError
 from PIL import Image
+from request_decoding import from_base64
 
 SETTINGS = json.loads((Path(__file__).parent / "preprocessor_config.json").read_text())
 FOLDED = bool(SETTINGS.get("folded"))  # the graph scales and normalises, and takes uint8
@@ -37,6 +39,9 @@ def to_pixels(image: Any) -> torch.Tensor | dict[str, torch.Tensor]:
     """
     if FOLDED and isinstance(image, torch.Tensor) and image.dtype == torch.uint8 and image.ndim == 3:
         return image
+    if isinstance(image, str):  # as TorchServe's own image handlers take it
+        with suppress(BadRequestError):
+            image = from_base64(image)
     if not isinstance(image, Image.Image):
         raise BadRequestError(f"expected a JPEG, PNG or WebP image, got {type(image).__name__}")
     rgb = image.convert("RGB")

@@ -24,4 +24,4 @@ def postprocess(output: Mapping[str, torch.Tensor]) -> list[dict[str, Any]]:
     return sorted(found, key=lambda one: -one["score"])
 
 
-handler = handler_factory(preprocess_function=to_pixels, postprocess_function=postprocess)
+handler = handler_factory(preprocess_function=to_pixels, preprocess_in_threads=True, postprocess_function=postprocess)

@@ -1,139 +1,130 @@
 """Decodes request bodies, strictly: nothing in them is executed, and nothing large is unpacked before it was measured.
 
-What a preprocess function receives: a JPEG, PNG or WebP body as a PIL image, an .npy body as a tensor (fractions as float32),
-a WAV body as `Audio`, a JSON list or number as a float32 tensor, any other JSON value as it is, UTF-8 text as str. Goes into
-every archive beside `base_handler.py`.
+What a preprocess function receives, by what was sent and whatever its Content-Type says (JSON apart):
+
+| sent | received |
+|---|---|
+| JPEG, PNG or WebP | a PIL image |
+| `.npy` | a tensor (fractions as float32) |
+| safetensors | a tensor, or a dict of tensors where there are several |
+| WAV | `Audio`: samples float32 [n] from -1 to 1, and their rate |
+| JSON list or number | a float32 tensor |
+| any other JSON value | as it is |
+| UTF-8 text | str |
+
+JSON may wrap one of these as `{"data": ...}`, `{"body": ...}` or `{"instances": [one]}`, and bytes as `{"b64": "..."}`; a form
+sends it as the field `data` or `body`. Goes into every archive beside `base_handler.py`.
 """
 
-import ast
-import io
+import base64
+import binascii
+import json
 import math
-import struct
-import wave
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-from PIL import Image
+from body_formats import Audio, BadRequestError, decode_bytes
 
-FORMATS = ("JPEG", "PNG", "WEBP")  # an explicit list: Pillow also opens formats that are risky or surprising in a request
-MAX_PIXELS = 50_000_000
-LONGEST_HEADER = 10_000  # bytes, as NumPy says; parsing a header of megabytes takes seconds
-NUMBERS = {  # of .npy files; little-endian, or a single byte
-    "|u1": torch.uint8,
-    "|i1": torch.int8,
-    "<i4": torch.int32,
-    "<i8": torch.int64,
-    "<f2": torch.float16,
-    "<f4": torch.float32,
-    "<f8": torch.float64,
-}
+__all__ = ["Audio", "BadRequestError", "content_type", "decode", "from_base64", "parameters_of"]
+PAYLOAD = frozenset({"data", "body", "instances"})
 
 
-class Audio(NamedTuple):
-    """A sound: float32 [n] from -1 to 1, and samples a second."""
-
-    samples: torch.Tensor
-    rate: int
-
-
-class BadRequestError(ValueError):
-    """What the client sent cannot be answered; a preprocess function may raise it too."""
+def content_type(context: Any, index: int) -> str:
+    """What a request says its body is; empty where TorchServe's context does not know."""
+    headers = context.get_all_request_header(index)
+    told = next((headers[key] for key in PAYLOAD if isinstance(headers.get(key), Mapping)), {})
+    return str(told.get("content-type") or "")
 
 
-def decode(request: Mapping[str, Any]) -> Any:
-    """The payload of one request, see the top of this file."""
-    value = request.get("data", request.get("body"))
+def decode(request: Mapping[str, Any], kind: str = "") -> Any:
+    """The payload of one request, see the top of this file; `kind` is its Content-Type."""
+    value = _payload(request)
+    if kind.startswith("application/json") and isinstance(value, bytes | bytearray):  # the frontend could not read it
+        value = _parsed(bytes(value))
+    for _ in range(2):  # {"instances": [{"data": ...}]}
+        value = _unwrapped(value)
+    if isinstance(value, Mapping) and set(value) == {"b64"}:
+        return from_base64(value["b64"])
     if isinstance(value, bytes | bytearray):
-        return _decode_bytes(bytes(value))
+        return decode_bytes(bytes(value))
     if isinstance(value, list | int | float) and not isinstance(value, bool):
-        try:
-            numbers = torch.tensor(value, dtype=torch.float32)
-        except (TypeError, ValueError, RuntimeError, OverflowError) as error:
-            raise BadRequestError(f"the list is not a tensor: {error}") from None
-        if not numbers.isfinite().all():
-            raise BadRequestError("the list holds NaN, Infinity or a number too large for float32")
-        return numbers
+        return _numbers(value)
     if value is None or value == "":
         raise BadRequestError("the request has no body")
+    if not _finite(value):
+        raise BadRequestError("the JSON body holds NaN or Infinity, which JSON has not")
     return value
 
 
-def _decode_bytes(body: bytes) -> Any:
-    if not body:
-        raise BadRequestError("the request has no body")
-    if body[:3] == b"\xff\xd8\xff" or body[:8] == b"\x89PNG\r\n\x1a\n" or (body[:4] == b"RIFF" and body[8:12] == b"WEBP"):
-        return _decode_image(body)
-    if body[:6] == b"\x93NUMPY":
-        return _decode_npy(body)
-    if body[:4] == b"RIFF" and body[8:12] == b"WAVE":
-        return _decode_wav(body)
+def parameters_of(request: Mapping[str, Any]) -> dict[str, Any]:
+    """What a request says beside its payload: `parameters` and other members of its JSON, form fields, the query string."""
+    body = _payload(request)
+    told = {key: _literal(value) for key, value in request.items() if key not in PAYLOAD}
+    if isinstance(body, Mapping) and not PAYLOAD.isdisjoint(body):
+        told |= {key: value for key, value in body.items() if key not in PAYLOAD}
+    inner = told.pop("parameters", {})
+    if not isinstance(inner, Mapping):
+        raise BadRequestError("`parameters` is no JSON object")
+    return {**told, **inner}
+
+
+def from_base64(text: Any) -> Any:
+    """Bytes in base64 (the standard or the URL-safe alphabet, with or without line ends), decoded like a body of their own."""
+    if not isinstance(text, str):
+        raise BadRequestError(f"base64 is a text, got {type(text).__name__}")
+    plain = "".join(text.split()).replace("-", "+").replace("_", "/")
     try:
-        return body.decode()
-    except UnicodeDecodeError:
-        raise BadRequestError(f"the body is neither {', '.join(FORMATS)} nor UTF-8 text") from None
+        return decode_bytes(base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True))
+    except binascii.Error as error:
+        raise BadRequestError(f"the base64 cannot be decoded: {error}") from None
 
 
-def _decode_npy(body: bytes) -> torch.Tensor:
+def _payload(request: Mapping[str, Any]) -> Any:
+    return next((request[key] for key in ("data", "body", "instances") if key in request), None)
+
+
+def _unwrapped(value: Any) -> Any:
+    """The one thing that `{"data": ...}` and its kin wrap, which may have parameters beside it."""
+    if not isinstance(value, Mapping) or PAYLOAD.isdisjoint(value):
+        return value
+    if "instances" not in value:
+        return _payload(value)
+    instances = value["instances"]
+    if not isinstance(instances, list) or len(instances) != 1:
+        raise BadRequestError("`instances` must hold one instance: send each in a request of its own, the server makes batches")
+    return instances[0]
+
+
+def _parsed(body: bytes) -> Any:
     try:
-        return _array(body)
-    except Exception as error:  # hostile bytes
-        raise BadRequestError(f"the .npy body cannot be decoded: {type(error).__name__}: {error}") from None
+        return json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise BadRequestError(f"the JSON body cannot be read: {error}") from None
 
 
-def _array(body: bytes) -> torch.Tensor:
-    """An array of numbers in C order; the header is read as literals, so nothing in it can run (NumPy's format 1.0 to 3.0)."""
-    begin = {1: 10, 2: 12, 3: 12}[body[6]]
-    (length,) = struct.unpack("<H" if begin == 10 else "<I", body[8:begin])
-    if length > LONGEST_HEADER:
-        raise ValueError(f"a header of {length} bytes; {LONGEST_HEADER} are allowed")
-    told = ast.literal_eval(body[begin : begin + length].decode("latin-1"))
-    dtype, shape = NUMBERS.get(told["descr"]), told["shape"]
-    if dtype is None:
-        raise ValueError(f"numbers of the kind {told['descr']!r}; known are {', '.join(NUMBERS)}")
-    if told["fortran_order"] is not False:
-        raise ValueError("not in C order")
-    if not isinstance(shape, tuple) or not all(type(size) is int and size >= 0 for size in shape):
-        raise ValueError(f"no shape: {shape!r}")
-    data = body[begin + length :]
-    if len(data) != math.prod(shape) * dtype.itemsize:
-        raise ValueError(f"{len(data)} bytes for the shape {list(shape)}")
-    array = torch.frombuffer(bytearray(data), dtype=dtype).view(shape) if data else torch.empty(shape, dtype=dtype)
-    if array.is_floating_point():
-        array = array.float()  # as for a JSON list: a model's weights are float32, and NumPy's default is not
-    if not array.isfinite().all():
-        raise ValueError("NaN, Infinity or a number too large for float32")
-    return array
-
-
-def _decode_wav(body: bytes) -> Audio:
-    """Mono, 16 bits a sample: what speech models are trained on, and all that is not ambiguous."""
+def _literal(value: Any) -> Any:
+    """A form field or a part of the query as JSON reads it, else as text."""
+    text = value.decode(errors="replace") if isinstance(value, bytes | bytearray) else value
     try:
-        with wave.open(io.BytesIO(body)) as sound:
-            told = (sound.getnchannels(), 8 * sound.getsampwidth())
-            rate, length = sound.getframerate(), sound.getnframes()
-            data = sound.readframes(length)
-    except Exception as error:  # as above
-        raise BadRequestError(f"the WAV body cannot be decoded: {type(error).__name__}: {error}") from None
-    if told != (1, 16) or len(data) < 2:
-        raise BadRequestError(
-            f"the sound has {told[0]} channels of {told[1]} bits and {len(data)} bytes; one of 16 bits is expected"
-        )
-    if len(data) != 2 * length:
-        raise BadRequestError(f"the WAV body is cut off: {len(data)} of {2 * length} bytes")
-    return Audio(torch.frombuffer(bytearray(data), dtype=torch.int16).float() / 32768, rate)
+        return json.loads(text) if isinstance(text, str) else text
+    except (ValueError, RecursionError):
+        return text
 
 
-def _decode_image(body: bytes) -> Image.Image:
+def _finite(value: Any) -> bool:
+    if isinstance(value, float):
+        return math.isfinite(value)
+    if isinstance(value, Mapping):
+        return all(map(_finite, value.values()))
+    return all(map(_finite, value)) if isinstance(value, list) else True
+
+
+def _numbers(value: Any) -> torch.Tensor:
     try:
-        image = Image.open(io.BytesIO(body), formats=FORMATS)
-        small_enough = image.width * image.height <= MAX_PIXELS
-        if small_enough:
-            image.load()
-    except Exception as error:  # Pillow raises errors of many kinds on hostile bytes
-        raise BadRequestError(f"the image cannot be decoded: {error}") from None
-    if not small_enough:
-        raise BadRequestError(f"the image has {image.width} x {image.height} pixels; {MAX_PIXELS} are allowed")
-    if image.mode.startswith("I"):  # Pillow would clip 16 bits to 8, so that nearly every grey becomes white
-        raise BadRequestError("the image has 16 bits of grey per pixel; 8 are expected")
-    return image
+        numbers = torch.tensor(value, dtype=torch.float32)
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        raise BadRequestError(f"the list is not a tensor: {error}") from None
+    if not numbers.isfinite().all():
+        raise BadRequestError("the list holds NaN, Infinity or a number too large for float32")
+    return numbers

@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 from base_handler import BadRequestError, handler_factory
+from body_formats import MAX_PIXELS
 from collation import most_likely
-from request_decoding import MAX_PIXELS
 
 FOLDER = Path(__file__).parent
 NAMES = ("video_preprocessor_config.json", "preprocessor_config.json")

@@ -1,0 +1,63 @@
+"""What every batch leaves behind: its size and times, for whoever tunes, and a report of each request. Goes into every archive.
+
+The times are counters of TorchServe's, by batch size, so that t(b) can be read from any server's metrics address; where the
+environment names a folder, also one line per batch in a file there.
+"""
+
+import os
+import time
+from pathlib import Path
+from typing import Any, TextIO
+
+try:  # beside this file in an archive; an archive made by hand may leave it out
+    from marline_tracker import Tracker, enabled, read_settings
+except ImportError:
+    Tracker = None
+
+BATCH_LOG = "MARLINE_BATCH_LOG"  # a folder; every worker appends one line per batch to <pid>.csv in it
+BATCHES = "MarlineBatches"  # counters with the dimension BatchSize; the others add up milliseconds
+STAGES = ("MarlinePreprocess", "MarlineInference", "MarlinePostprocess")
+
+
+class BatchFacts:
+    """Where the facts of a worker's batches go: nowhere, unless the server or the archive says so."""
+
+    def __init__(self, log: TextIO | None = None, tracker: Any = None, metrics: Any = None) -> None:
+        self.log, self.tracker = log, tracker
+        self.counters = _counters(metrics) if metrics is not None else []
+
+    @classmethod
+    def of(cls, folder: Path, context: Any) -> "BatchFacts":
+        """By the environment, the archive's `tracker.json` and TorchServe's metrics cache."""
+        where = os.environ.get(BATCH_LOG)
+        log = (Path(where) / f"{os.getpid()}.csv").open("a", buffering=1) if where else None
+        return cls(log, _tracker(folder), getattr(context, "metrics", None))
+
+    def record(self, size: int, began: float, preprocessed: float, inferred: float) -> None:
+        """One batch, by the monotonic instants in seconds between its stages; it ends now."""
+        ended = time.monotonic()
+        stages = (preprocessed - began, inferred - preprocessed, ended - inferred)
+        if self.log is not None:
+            print(f"{ended:.6f},{size}," + ",".join(f"{stage * 1e3:.3f}" for stage in stages), file=self.log)
+        for counter, value in zip(self.counters, (1, *(round(stage * 1e3, 3) for stage in stages)), strict=False):
+            counter.add_or_update(value, [str(size), "Model"])  # a log line that the frontend reads and counts
+        if self.tracker is not None:
+            for _ in range(size):
+                self.tracker.report("predict", "success", ended - began)
+
+
+def _counters(metrics: Any) -> list[Any]:
+    from ts.metrics.metric_type_enum import MetricTypes  # noqa: PLC0415 - only inside TorchServe
+
+    units = {BATCHES: "count", **dict.fromkeys(STAGES, "ms")}
+    return [
+        metrics.add_metric_to_cache(name, unit, ["BatchSize", "Level"], MetricTypes.COUNTER) for name, unit in units.items()
+    ]
+
+
+def _tracker(folder: Path) -> Any:
+    file = folder / "tracker.json"
+    if Tracker is None or not file.is_file():
+        return None
+    settings = read_settings(file)
+    return Tracker(settings) if enabled(settings, server=True) else None
