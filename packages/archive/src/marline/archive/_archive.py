@@ -6,12 +6,12 @@ import time
 from pathlib import Path
 
 from marline.archive._mar import read_mar, with_config, write_mar
-from marline.archive._serving import Serving, to_yaml
-from marline.core import ArchiveConfig, Manifest, file_sha256, seal, write_json
-from marline.handler import assemble
+from marline.archive._serving import Serving, handler_of_yaml, to_yaml
+from marline.core import ArchiveConfig, Manifest, RequestError, file_sha256, seal, write_json
+from marline.handler import EAGER, assemble
 from marline.telemetry import FILE
 
-EXPORTED = ("model.pt", "golden.json", "eager.json", "preprocessor_config.json")
+EXPORTED = ("model.pt", "golden.json", "preprocessor_config.json")
 TRACKER = "marline_tracker.py"  # the name the base handler imports it by
 
 
@@ -36,9 +36,11 @@ def archive(
         files |= {name: exported.path(name) for name in exported.outputs if name in EXPORTED}
         serialized = "model.pt"
         if serialized not in files:
-            repository = _eager_files(wrapped.path("repository"))
+            repository = _eager_files(wrapped.path("repository"), exported)
             serialized = next(name for name in repository if name.endswith((".safetensors", ".safetensors.index.json")))
             files = {**repository, **files}
+        elif config.explain:
+            files |= {f"eager/{name}": path for name, path in _eager_files(wrapped.path("repository"), exported).items()}
         files |= {TRACKER: FILE, "tracker.json": wrapped.path("repository/tracker.json")}
         write_mar(
             file,
@@ -47,7 +49,7 @@ def archive(
             handler=handler.name,
             serialized=serialized,
             files=files,
-            config=to_yaml(serving),
+            config=to_yaml(serving, exported.facts.get("serve")),
         )
     contents = read_mar(file)
     (out / "model-config.yaml").write_text(contents.config)
@@ -56,10 +58,12 @@ def archive(
     return seal(out, model=model, config=config, inputs=[wrapped, exported], facts=facts, started=started)
 
 
-def _eager_files(repository: Path) -> dict[str, Path]:
-    """The untracked model's code, configuration and weights, which serve it where there is no graph; an index comes first."""
+def _eager_files(repository: Path, exported: Manifest) -> dict[str, Path]:
+    """The untracked model's code, configuration and weights, which serve or explain it; an index comes first."""
+    if EAGER not in exported.outputs:
+        raise RequestError("archive.explain=true needs an eager model, and the source of this one is TorchScript; leave it out")
     files = sorted(repository.iterdir(), key=lambda file: (not file.name.endswith(".index.json"), file.name))
-    return {
+    return {EAGER: exported.path(EAGER)} | {
         file.name: file
         for file in files
         if file.suffix in {".py", ".json", ".safetensors"} and not file.name.startswith("tracked_")
@@ -67,8 +71,8 @@ def _eager_files(repository: Path) -> dict[str, Path]:
 
 
 def tuned(source: Path, serving: Serving, file: Path) -> str:
-    """Write a copy of an archive that asks to be served like `serving`; returns its sha256."""
-    with_config(source, to_yaml(serving), file)
+    """Write a copy of an archive that asks to be served like `serving`, its other sections as they are; returns its sha256."""
+    with_config(source, to_yaml(serving, handler_of_yaml(read_mar(source).config)), file)
     return file_sha256(file)
 
 

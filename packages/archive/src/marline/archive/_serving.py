@@ -4,6 +4,7 @@ TorchServe has a default for everything and tells nobody; so every frontend valu
 and nowhere else.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,8 +24,8 @@ class Serving:
     device: str  # cpu | gpu
 
 
-def to_yaml(serving: Serving) -> str:
-    """The text of model-config.yaml."""
+def to_yaml(serving: Serving, handler: Mapping[str, Any] | None = None) -> str:
+    """The text of model-config.yaml; `handler` is the section that the shared handler reads."""
     values = {
         "minWorkers": serving.workers,
         "maxWorkers": serving.workers,
@@ -38,7 +39,14 @@ def to_yaml(serving: Serving) -> str:
         "useJobTicket": False,
         "deviceType": serving.device,
     }
+    if handler:
+        values["handler"] = dict(handler)
     return yaml.safe_dump(values, sort_keys=False)
+
+
+def handler_of_yaml(text: str) -> Mapping[str, Any]:
+    """The section that the shared handler reads; empty where there is none."""
+    return dict((yaml.safe_load(text) or {}).get("handler") or {})
 
 
 def from_yaml(text: str) -> Serving:

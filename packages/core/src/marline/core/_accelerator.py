@@ -10,12 +10,13 @@ from marline.core._layers import service_curves
 
 
 class Accelerator(Section):
-    """One accelerator; `points` are [batch, milliseconds per batch] of an emulated one."""
+    """One accelerator; of an emulated one `points` are [batch, milliseconds per batch], `jitter` [batch, p99 / mean]."""
 
     kind: Literal["cpu", "cuda", "emulated"]
     name: str
     time_scale: float
     points: tuple[tuple[float, float], ...] = ()
+    jitter: tuple[tuple[float, float], ...] = ()
 
     @property
     def device(self) -> str:
@@ -34,4 +35,5 @@ def accelerator_of(config: Config, root: Path) -> Accelerator:
     if name == "cpu":
         return Accelerator(kind="cpu", name=machine()["processor"], time_scale=1.0)
     curve = service_curves(root)[name]
-    return Accelerator(kind="emulated", name=name, time_scale=config.time_scale, points=curve["points"])
+    jitter = [(one["batch"], one["p99_over_mean"]) for one in curve.get("jitter", ()) if "p99_over_mean" in one]
+    return Accelerator(kind="emulated", name=name, time_scale=config.time_scale, points=curve["points"], jitter=jitter)

@@ -127,6 +127,16 @@ class WrapConfig(Section):
     private: bool = Field(description="whether the uploaded repository is private", examples=["true"])
 
 
+class ServedCall(Section):
+    """The method that requests call in place of the model itself."""
+
+    method: str = Field(pattern=r"^[A-Za-z]\w*$", description="its name", examples=["generate"])
+    parameters: dict[str, bool | int | float | str] = Field(
+        default={}, description="what a request may set, with defaults", examples=["{max_new_tokens: 20}"]
+    )
+    most: dict[str, int | float] = Field(default={}, description="bounds of numbers", examples=["{max_new_tokens: 256}"])
+
+
 class ExportConfig(Section):
     """How TorchScript is made and how equal it must be."""
 
@@ -143,6 +153,10 @@ class ExportConfig(Section):
     calls: dict[str, list[dict[str, bool | int | float | str]]] = Field(
         description="calls of other methods whose answers are compared under one seed",
         examples=["{generate: [{max_new_tokens: 8, temperature: 0.0, top_k: 1}]}"],
+    )
+    serve: ServedCall | None = Field(
+        description="a method that answers requests in place of the model itself",
+        examples=["{method: generate, parameters: {max_new_tokens: 20}, most: {max_new_tokens: 256}}"],
     )
     random: bool = Field(description="the model means to draw random numbers", examples=["false"])
     dtype: Literal["float32", "bfloat16", "float16"] = Field(description="type of weights and arithmetic", examples=["float32"])
@@ -172,6 +186,9 @@ class ArchiveConfig(Section):
     handler: str | None = Field(
         description="a handler file that calls handler_factory; null takes models/NAME/handler.py, or the task's",
         examples=["models/digits_cnn/handler.py"],
+    )
+    explain: bool = Field(
+        description="carry the eager model too, so that /explanations can be answered with Captum", examples=["false"]
     )
     batch_size: int = Field(ge=1, le=1024, description="batchSize before tuning", examples=[1])
     max_batch_delay_ms: int = Field(ge=1, le=60000, description="maxBatchDelay before tuning", examples=[100])

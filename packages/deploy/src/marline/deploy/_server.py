@@ -136,7 +136,8 @@ def _told_workers(folder: Path, accelerator: Accelerator | None, threads: int | 
     if accelerator is not None and accelerator.kind == "emulated":
         file = folder / "emulation.json"
         device = str(folder / "emulated.device")
-        write_json(file, {"points": accelerator.points, "time_scale": accelerator.time_scale, "device": device})
+        curve = {"points": accelerator.points, "jitter": accelerator.jitter}
+        write_json(file, {**curve, "time_scale": accelerator.time_scale, "device": device})
         told["MARLINE_EMULATION"] = str(file)
     return told
 

@@ -62,19 +62,20 @@ def export(model: str, config: ExportConfig, loaded: Manifest, wrapped: Manifest
         with opened(folder, handler.stem) as instance:
             inputs = inputs_of(instance, samples)
             progress(0.1, "asking the eager model")
-            instance.model = module
+            serve = _served(config, module)
+            instance.take(module, {}, serve)
             pairs = [Pair(file.name, file.read_bytes(), _answers(instance, [file])[0]) for file in samples]
             proven = None
             if config.method != "none":
                 with in_users_file(loaded):
                     gather, request = instance.functions.collate, _example(samples)
                     proven = prove_graph(module, inputs, config, folder / "model.pt", gather, request)
-                instance.model, instance.told = load(folder / "model.pt"), proven.signature
+                instance.take(load(folder / "model.pt"), proven.signature, serve)
             progress(0.9, "asking the golden pairs again")
             _same_answers(instance, samples, pairs, config, tolerance)
         _publish(folder, out, proven, wrapped, base, config)
     write_golden(out / "golden.json", pairs)
-    facts = _facts(proven, tolerance, samples) | {"golden": len(pairs), "input": _told(inputs[0])}
+    facts = _facts(proven, tolerance, samples) | {"golden": len(pairs), "input": _told(inputs[0]), "serve": serve}
     write_json(out / "parity.json", {**facts, "rows": as_json(proven.rows) if proven else []})
     return seal(out, model=model, config=config, inputs=[loaded, wrapped], facts=facts, started=started)
 
@@ -161,12 +162,22 @@ def _refuse_idle(config: ExportConfig, wrapped: Manifest) -> None:
         raise RequestError("export.method=none has no eager model to serve: the source is TorchScript; leave it out")
 
 
+def _served(config: ExportConfig, module: nn.Module) -> dict[str, Any]:
+    """The section `handler` of the archive's model config; RequestError where the model has no such method."""
+    if config.serve is None:
+        return {}
+    if not callable(getattr(module, config.serve.method, None)):
+        raise RequestError(f"export.serve.method={config.serve.method}: {type(module).__name__} has no such method")
+    return config.serve.model_dump()
+
+
 def _publish(folder: Path, out: Path, proven: Proven | None, wrapped: Manifest, base: nn.Module, config: ExportConfig) -> None:
     """Move what is proven to its place, or say how the eager model is built."""
     if proven is not None:
         proven.file.rename(out / proven.file.name)
         if config.fold:
             (folder / "preprocessor_config.json").rename(out / "preprocessor_config.json")
+    if wrapped.facts.get("kind") == "torchscript":
         return
     facts = {key: wrapped.facts.get(key) for key in ("base_class", "exported_module")}
     write_json(out / EAGER, facts | {"names": list(base.names) if isinstance(base, Positional) else None})

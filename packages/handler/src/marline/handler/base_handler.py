@@ -108,9 +108,8 @@ class SharedHandler(BaseHandler):  # type: ignore[misc]  # TorchServe has no typ
         self.device = self.use.device
         prepare_folder(folder, config.get("system") or {}, self.functions)
         name = context.manifest["model"].get("serializedFile")
-        self.model, self.told = load_model(folder, name, self.functions, self.device)
-        self.model = self.use.laid_out(self.model)
-        self.method = MethodCall.of(config.get("handler") or {}, self.model)
+        model, told = load_model(folder, name, self.functions, self.device)
+        self.take(self.use.laid_out(model), told, config.get("handler") or {})
         self.facts = BatchFacts.of(folder, context)
         self.explainer = Explainer(folder, self.device, self.functions.explain, self.model)
         self.emulation = EmulatedDevice.read()
@@ -122,6 +121,11 @@ class SharedHandler(BaseHandler):  # type: ignore[misc]  # TorchServe has no typ
             self._warm_up(batch_size)
             settle_threads(self._run, batch_size, self.device)
         self.initialized = True
+
+    def take(self, model: Any, told: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+        """Answer with this model, whose file says `told`, and with the method that the section `handler` names, if it does."""
+        self.model, self.told = model, told
+        self.method = MethodCall.of(config, model)
 
     def handle(self, data: Sequence[Mapping[str, Any]], context: Any) -> list[str]:
         """Answer one batch: exactly one JSON text per request, in order."""

@@ -5,6 +5,9 @@ environment names a folder, also one line per batch in a file there.
 """
 
 import os
+import signal
+import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any, TextIO
@@ -60,4 +63,8 @@ def _tracker(folder: Path) -> Any:
     if Tracker is None or not file.is_file():
         return None
     settings = read_settings(file)
-    return Tracker(settings) if enabled(settings, server=True) else None
+    if not enabled(settings, server=True):
+        return None
+    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # how TorchServe ends a worker: what is queued goes out first
+    return Tracker(settings)

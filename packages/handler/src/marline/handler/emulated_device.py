@@ -5,13 +5,16 @@ Goes into every archive beside `base_handler.py`, and does nothing unless the se
 
 import fcntl
 import json
+import math
 import os
+import random
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-EMULATION = "MARLINE_EMULATION"  # a JSON file: points [[batch, ms], ...], time_scale, device (the file that is its lock)
+EMULATION = "MARLINE_EMULATION"  # a JSON file: points [[batch, ms], ...], jitter [[batch, p99 / mean], ...], time_scale, device
+P99 = 2.3263  # standard deviations from the mean to the 99th percentile of a normal distribution
 
 
 class EmulatedDevice:
@@ -19,6 +22,7 @@ class EmulatedDevice:
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
         self.points = [(float(batch), float(ms)) for batch, ms in settings["points"]]
+        self.jitter = [(float(batch), float(ratio)) for batch, ratio in settings.get("jitter", ())]
         self.scale = float(settings["time_scale"])
         self.device = Path(settings["device"]).open("a")  # noqa: SIM115 - held for the worker's life: it is the lock
 
@@ -32,9 +36,21 @@ class EmulatedDevice:
         """Hold the device for t(size)."""
         fcntl.flock(self.device, fcntl.LOCK_EX)
         try:
-            time.sleep(self.service_ms(size) * self.scale / 1e3)
+            time.sleep(self.service_ms(size) * self.chance(size) * self.scale / 1e3)
         finally:
             fcntl.flock(self.device, fcntl.LOCK_UN)
+
+    def chance(self, size: int) -> float:
+        """A factor of mean 1, lognormal with the published ratio of p99 to mean at the nearest published size; 1 without one.
+
+        For the deviation s of the logarithm that ratio is exp(P99 s - s^2 / 2).
+        """
+        if not self.jitter:
+            return 1.0
+        _, ratio = min(self.jitter, key=lambda one: abs(math.log(one[0] / size)))
+        told = math.log(max(1.0, ratio))
+        deviation = P99 - math.sqrt(max(0.0, P99**2 - 2 * told))
+        return random.lognormvariate(-(deviation**2) / 2, deviation)
 
     def service_ms(self, size: int) -> float:
         """t(size) between the two published points around it; proportional beyond the last."""
