@@ -280,8 +280,9 @@ def _prepare_folder(folder: Path, system: Mapping[str, Any], functions: Function
             return
         if functions.install_packages is not None:
             functions.install_packages()
-        if system.get("extraFiles"):
-            with tarfile.open(folder / Path(system["extraFiles"]).name) as extra:
+        packed = folder / Path(system.get("extraFiles") or "").name
+        if packed.is_file():  # not there where it was unpacked when the archive was built
+            with tarfile.open(packed) as extra:
                 extra.extractall(folder, filter="data")  # refuses what leaves the folder, links out of it, devices
         if functions.unpack_dependencies is not None:
             functions.unpack_dependencies()
