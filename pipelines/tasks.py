@@ -150,6 +150,9 @@ def _key(stage: str, run: Run, inputs: tuple[Manifest, ...]) -> str:
     if stage in {"export", "archive"}:
         told["handler"] = _sha256(run.handler(inputs[0]).parent.glob("*.py"))  # what `assemble` takes along
         told["device"] = run.accelerator.device
+    if stage == "archive":
+        named = [*config.archive.extra_files, config.archive.requirements_file]
+        told["files"] = _sha256([Path(file) for file in named if file is not None])
     if stage == "tune":
         told |= {"loadtest": config.loadtest.model_dump(mode="json"), "deploy": config.deploy.model_dump(mode="json")}
         told["accelerator"] = run.accelerator.model_dump(mode="json")

@@ -29,6 +29,9 @@ SETTINGS = {
     "response_timeout_s": 50,
     "startup_timeout_s": 60,
     "job_queue_size": 700,
+    "extra_files": [],
+    "requirements_file": None,
+    "requirements": "off",
 }
 Build = Callable[..., Manifest]
 

@@ -1,11 +1,13 @@
 """Stage 4: from TorchScript to an archive that needs nothing but TorchServe and torch."""
 
-import json
 import tempfile
 import time
 from pathlib import Path
 
-from marline.archive._mar import read_mar, with_config, write_mar
+from marline.archive._build import carry_requirements, serve_by
+from marline.archive._files import add, extras
+from marline.archive._mar import with_config, write_mar
+from marline.archive._read import read_mar
 from marline.archive._serving import Serving, handler_of_yaml, to_yaml
 from marline.core import ArchiveConfig, Manifest, RequestError, file_sha256, seal, write_json
 from marline.handler import EAGER, assemble
@@ -42,12 +44,14 @@ def archive(
         elif config.explain:
             files |= {f"eager/{name}": path for name, path in _eager_files(wrapped.path("repository"), exported).items()}
         files |= {TRACKER: FILE, "tracker.json": wrapped.path("repository/tracker.json")}
+        add(files, extras(config.extra_files, Path(work) / "extras"))
         write_mar(
             file,
             model=model,
             version=config.version,
-            handler=handler.name,
+            handler=serve_by(handler, None, files, Path(work)),
             serialized=serialized,
+            requirements=carry_requirements(config.requirements_file, config.requirements, files, Path(work)),
             files=files,
             config=to_yaml(serving, exported.facts.get("serve")),
         )
@@ -74,10 +78,3 @@ def tuned(source: Path, serving: Serving, file: Path) -> str:
     """Write a copy of an archive that asks to be served like `serving`, its other sections as they are; returns its sha256."""
     with_config(source, to_yaml(serving, handler_of_yaml(read_mar(source).config)), file)
     return file_sha256(file)
-
-
-def describe(file: Path) -> str:
-    """What is in an archive, as text."""
-    contents = read_mar(file)
-    listing = [f"{size:>12,}  {name}" for name, size in sorted(contents.sizes.items())]
-    return "\n".join([json.dumps(contents.manifest, indent=2), contents.config, *listing, f"sha256 {file_sha256(file)}"])

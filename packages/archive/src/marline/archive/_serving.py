@@ -1,7 +1,7 @@
 """How an archive asks to be served, and the `model-config.yaml` that says so.
 
-TorchServe has a default for everything and tells nobody; so every frontend value is written out. Its names stay its own here
-and nowhere else.
+TorchServe has a default for everything and tells nobody; so every frontend value is written out. Its names stay its own here,
+in what reads a user's file (`_model_config.py`), and nowhere else.
 """
 
 from collections.abc import Mapping
@@ -24,9 +24,42 @@ class Serving:
     device: str  # cpu | gpu
 
 
+DEFAULT = Serving(  # for archives built outside a run, where no configs/default.yaml need be; a test holds them equal
+    batch_size=1,
+    max_batch_delay_ms=100,
+    workers=1,
+    response_timeout_s=60,
+    startup_timeout_s=120,
+    job_queue_size=1000,
+    device="cpu",
+)
+
+
 def to_yaml(serving: Serving, handler: Mapping[str, Any] | None = None) -> str:
     """The text of model-config.yaml; `handler` is the section that the shared handler reads."""
-    values = {
+    return as_text(_frontend(serving) | ({"handler": dict(handler)} if handler else {}))
+
+
+def completed(values: Mapping[str, Any]) -> dict[str, Any]:
+    """A user's values and, behind them, the defaults of those frontend values that are not said.
+
+    The device stays unsaid: TorchServe takes a GPU where the machine that serves has one.
+    """
+    defaults = _frontend(DEFAULT)
+    del defaults["deviceType"]
+    if "maxWorkers" in values:
+        defaults["minWorkers"] = min(defaults["minWorkers"], values["maxWorkers"])
+    defaults["maxWorkers"] = max(defaults["maxWorkers"], values.get("minWorkers", 0))
+    return {**values, **{key: value for key, value in defaults.items() if key not in values}}
+
+
+def as_text(values: Mapping[str, Any]) -> str:
+    """Values as YAML, in their order."""
+    return yaml.safe_dump(dict(values), sort_keys=False, allow_unicode=True)
+
+
+def _frontend(serving: Serving) -> dict[str, Any]:
+    return {
         "minWorkers": serving.workers,
         "maxWorkers": serving.workers,
         "batchSize": serving.batch_size,
@@ -39,9 +72,6 @@ def to_yaml(serving: Serving, handler: Mapping[str, Any] | None = None) -> str:
         "useJobTicket": False,
         "deviceType": serving.device,
     }
-    if handler:
-        values["handler"] = dict(handler)
-    return yaml.safe_dump(values, sort_keys=False)
 
 
 def handler_of_yaml(text: str) -> Mapping[str, Any]:

@@ -196,12 +196,39 @@ class ArchiveConfig(Section):
     response_timeout_s: int = Field(ge=1, description="a worker silent for longer is replaced", examples=[60])
     startup_timeout_s: int = Field(ge=1, description="a worker must load its model within this", examples=[120])
     job_queue_size: int = Field(ge=1, description="requests that may wait per model", examples=[1000])
+    extra_files: tuple[str, ...] = Field(
+        description="files, folders, tars and zips of code and data that the handler imports or opens", examples=["[]"]
+    )
+    requirements_file: str | None = Field(description="what the handler imports, as name==version lines", examples=["null"])
+    requirements: Literal["off", "install"] = Field(
+        description="install has TorchServe install archive.requirements_file for this model alone", examples=["off"]
+    )
 
-    @field_validator("handler")
+    @field_validator("handler", "requirements_file")
     @classmethod
-    def _handler_exists(cls, value: str | None) -> str | None:
+    def _file_exists(cls, value: str | None) -> str | None:
         if value is not None and not Path(value).is_file():
             raise ValueError("there is no such file")
+        return value
+
+    @field_validator("extra_files")
+    @classmethod
+    def _places_exist(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        missing = [place for place in value if not Path(place).exists()]
+        if missing:
+            raise ValueError(f"there is no {missing[0]}")
+        return value
+
+    @field_validator("requirements", mode="before")
+    @classmethod
+    def _off_is_no_boolean(cls, value: Any) -> Any:
+        return "off" if value is False else value  # YAML reads an unquoted off as false
+
+    @field_validator("requirements")
+    @classmethod
+    def _something_to_install(cls, value: str, info: ValidationInfo) -> str:
+        if value == "install" and info.data.get("requirements_file") is None:
+            raise ValueError("archive.requirements_file names none")
         return value
 
 

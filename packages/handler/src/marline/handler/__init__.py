@@ -1,6 +1,6 @@
 """The shared handler that goes into every archive, and what proves its answers."""
 
-from marline.handler._assemble import TASKS, assemble, handler_of, imported, opened
+from marline.handler._assemble import TASKS, assemble, handler_of, imported, opened, shared_files
 from marline.handler._fake import FakeContext
 from marline.handler._golden import Pair, difference, read_golden, write_golden
 from marline.handler.collation import Collate, Sample, as_list, collate, tensors
@@ -27,6 +27,7 @@ __all__ = [
     "opened",
     "read_golden",
     "read_signature",
+    "shared_files",
     "tensors",
     "write_golden",
 ]
