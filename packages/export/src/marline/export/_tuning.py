@@ -56,8 +56,7 @@ def tuned(
     allowed = {
         name: each
         for name, each in variants.items()
-        if (config.channels_last is not True or "channels-last" in name)
-        and (config.fuse is not True or "fused" in name)
+        if (config.channels_last is not True or "channels-last" in name) and (config.fuse is not True or "fused" in name)
     }
     speed = (
         _speeds({name: runs for name, (_, runs, _) in variants.items()}, narrowed(_largest(asked), config.dtype))
