@@ -13,12 +13,15 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
 
 PR_SET_PDEATHSIG = 1  # from linux/prctl.h
 GRACE_S = 5.0
+WORKERS_S = 2.5  # the tracker gives its last reports 1.9 s
 
 
 def main(folder: Path) -> int:
@@ -57,11 +60,27 @@ def end_tree(pid: int) -> None:
         tree = [*root.children(recursive=True), root]
     except psutil.NoSuchProcess:
         return
+    _end_workers(root, tree[:-1])
     root.terminate()
     _, alive = psutil.wait_procs(tree, timeout=GRACE_S)
     for process in alive:
         process.kill()
     psutil.wait_procs(alive, timeout=GRACE_S)
+
+
+def _end_workers(java: psutil.Process, workers: Sequence[psutil.Process]) -> None:
+    """Let workers end in their own way: Java kills them without a word, and what they still had to report is lost.
+
+    Java is held meanwhile, else it would start others in their place.
+    """
+    with suppress(psutil.NoSuchProcess):
+        java.suspend()
+    for worker in workers:
+        with suppress(psutil.NoSuchProcess):
+            worker.terminate()
+    psutil.wait_procs(workers, timeout=WORKERS_S)
+    with suppress(psutil.NoSuchProcess):
+        java.resume()
 
 
 def _die_with_parent() -> None:
