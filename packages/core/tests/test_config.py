@@ -323,6 +323,10 @@ def test_a_source_that_is_a_handler_is_the_handler(project: Path) -> None:
             "archive.handler=mine.py",
             r"archive\.handler = 'mine\.py' from the command line has no effect, because load\.source=",
         ),
+        (
+            "archive.explain=true",
+            r"archive\.explain = true from the command line needs an eager model, and load\.source=handler:",
+        ),
         ("accelerator=rn50_t4_pytorch_eager_amp", r"'rn50_t4_pytorch_eager_amp' from the command line cannot be emulated for"),
     ],
 )

@@ -103,13 +103,12 @@ def test_a_handler_of_the_factory_may_bring_its_model_itself(place: Place, tmp_p
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        ("def other(data, context): ...\n", r"own\.py defines no handler: no function `handle`, and none of its 0 classes has"),
         (
-            "def other(data, context): ...\n",
-            r"no handler in own\.py, which defines 0 classes and no function `handle`; write one",
+            "class A: ...\nclass B: ...\n",
+            r"none of its 2 classes has such a method; write one with `initialize` and `handle`, or",
         ),
-        ("class A: ...\nclass B: ...\n", r"own\.py, which defines 2 classes .* put other classes into a file beside it"),
-        ("class A:\n    def initialize(self, context): ...\n", r"the class A in own\.py has no handle; TorchServe calls both"),
-        ("class A: ...\n", r"the class A in own\.py has no initialize and no handle"),
+        ("class A:\n    def handle(self, data, context): ...\n", r"the class A in own\.py has no initialize, which TorchServe"),
     ],
 )
 def test_a_file_without_a_handler_is_a_wrong_request(place: Place, text: str, message: str) -> None:
@@ -136,6 +135,14 @@ def test_a_handler_that_fails_is_named(place: Place, requests: list[Path], lines
 
     with pytest.raises(StageError, match=message), answering(folder, "own", "tiny") as ask:
         ask(requests[:1])
+
+
+def test_the_first_of_several_classes_that_can_handle_is_the_handler(place: Place, requests: list[Path]) -> None:
+    helper, own = "class Problem(Exception): ...\n", CLASS.format(initialize="pass", handle="return ['1'] * len(data)")
+    folder = place(helper + own + own.replace("Own", "Later").replace("'1'", "'2'"))
+
+    with answering(folder, "own", "tiny") as ask:
+        assert [1] == ask(requests[:1])
 
 
 def asked(handler: Any, *bodies: bytes) -> tuple[list[Any], FakeContext]:

@@ -162,6 +162,9 @@ def _one_handler(config: Config, origins: Mapping[str, str]) -> None:
     if config.archive.handler is not None:
         named = f"archive.handler = {config.archive.handler!r} from {origins['archive.handler']}"
         raise RequestError(f"{named} has no effect, because {source} is the handler; leave one of them out")
+    if config.archive.explain:
+        named = f"archive.explain = true from {origins['archive.explain']}"
+        raise RequestError(f"{named} needs an eager model, and {source} brings one that only it knows; leave it out")
     if config.accelerator not in ACCELERATORS:
         raise RequestError(
             f"accelerator = {config.accelerator!r} from {origins['accelerator']} cannot be emulated for {source}: the shared "

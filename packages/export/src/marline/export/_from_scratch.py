@@ -59,6 +59,7 @@ def _refuse_idle(config: ExportConfig) -> None:
         "random": config.random,
         "dtype": config.dtype != "float32",
         "fold": config.fold,
+        "serve": config.serve is not None,
     }
     if named := [f"export.{name}" for name, is_set in idle.items() if is_set]:
         raise RequestError(

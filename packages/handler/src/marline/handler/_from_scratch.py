@@ -45,22 +45,20 @@ def answering(folder: Path, handler: str, model: str) -> Iterator[Ask]:
 
 
 def _entry(module: ModuleType) -> tuple[Handle, Callable[[Any], Any]]:
-    """What TorchServe calls for a batch and at load: the function `handle`, else the methods of the one class of the file."""
+    """What TorchServe calls for a batch and at load: the function `handle`, else those methods of a class."""
     name = f"{module.__name__}.py"
     if callable(function := getattr(module, "handle", None)):
         return function, partial(function, None)
     classes = [one for one in vars(module).values() if inspect.isclass(one) and one.__module__ == module.__name__]
-    if len(classes) != 1:
+    able = [one for one in classes if callable(getattr(one, "handle", None))]
+    if not able:
         raise RequestError(
-            f"TorchServe finds no handler in {name}, which defines {len(classes)} classes and no function `handle`; write one "
-            "class with `initialize` and `handle`, or the function, and put other classes into a file beside it"
+            f"{name} defines no handler: no function `handle`, and none of its {len(classes)} classes has such a method; write "
+            "one with `initialize` and `handle`, or the function"
         )
-    instance: Any = classes[0]()
-    missing = [each for each in ("initialize", "handle") if not callable(getattr(instance, each, None))]
-    if missing:
-        raise RequestError(
-            f"the class {classes[0].__name__} in {name} has no {' and no '.join(missing)}; TorchServe calls both"
-        )
+    instance: Any = able[0]()  # the archive has TorchServe take the first of several
+    if not callable(getattr(instance, "initialize", None)):
+        raise RequestError(f"the class {able[0].__name__} in {name} has no initialize, which TorchServe calls first")
     return instance.handle, instance.initialize
 
 
