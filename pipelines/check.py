@@ -21,11 +21,18 @@ def check(config: Config) -> int:
         folders = [Path(work, "run", stage) for stage in ("load", "wrap")]
         for folder in folders:
             folder.mkdir(parents=True)
-        told = config.load if config.load.source.startswith("torchscript:") else config.load.model_copy(update=UNTRAINED)
+        told = (
+            config.load
+            if config.load.source.startswith(("torchscript:", "handler:"))
+            else config.load.model_copy(update=UNTRAINED)
+        )
         loaded = marline.load.load(config.model, told, folders[0])
         wrapped = marline.wrap.wrap(config.model, config.wrap.model_copy(update={"push": False}), loaded, folders[1])
-        handler = handler_of(root, config.model, loaded.facts["task"], config.archive.handler)
+        handler = handler_of(root, config.model, loaded.facts["task"], config.handler)
         print(f"{config.model}: can it be exported? (random weights, nothing is kept)", flush=True)
+        if loaded.facts["kind"] == "handler":
+            print("  none    no graph is made, the handler brings its model itself: there is nothing to check")
+            return 0
         if config.export.method == "none":
             print("  none    no graph is made, the eager model is served: there is nothing to check")
             return 0

@@ -121,7 +121,8 @@ def headline(manifest: Manifest) -> str:
     facts = manifest.facts
     lines = {
         "load": lambda: (
-            f"{facts['weights']['kind']} weights ({facts['weights']['detail']}), {facts['parameters']:,} parameters"
+            f"{facts['weights']['kind']} weights ({facts['weights']['detail']}), "
+            + ("parameters not counted" if facts["parameters"] is None else f"{facts['parameters']:,} parameters")
         ),
         "wrap": lambda: str(facts.get("note") or f"{facts['auto_class']}, {_told_to(facts)}"),
         "export": lambda: _exported(facts),

@@ -37,7 +37,7 @@ from marline.core import (
     read_manifest,
     verify,
 )
-from marline.handler import handler_of
+from marline.handler import beside, handler_of
 from marline.report import StageTime
 from pipelines.console import Console
 
@@ -94,7 +94,7 @@ class Run:
 
     def handler(self, before: Manifest) -> Path:
         """The handler file of this model, whose task a stage before has found out."""
-        return handler_of(project_root(), self.config.model, before.facts["task"], self.config.archive.handler)
+        return handler_of(project_root(), self.config.model, before.facts["task"], self.config.handler)
 
 
 def run_stage(key: str, work: Callable[[], Manifest]) -> str:  # noqa: ARG001 - Prefect caches by the key
@@ -148,7 +148,7 @@ def _key(stage: str, run: Run, inputs: tuple[Manifest, ...]) -> str:
         told["files"] = _sha256([Path(one.layer.rpartition(":")[0]) for one in config.wrap.components])
         told["hub"] = os.environ.get("HF_ENDPOINT") if config.wrap.push else None  # another hub has nothing yet
     if stage in {"export", "archive"}:
-        told["handler"] = _sha256(run.handler(inputs[0]).parent.glob("*.py"))  # what `assemble` takes along
+        told["handler"] = _sha256(beside(run.handler(inputs[0])))  # what `assemble` takes along
         told["device"] = run.accelerator.device
     if stage == "archive":
         named = [*config.archive.extra_files, config.archive.requirements_file]

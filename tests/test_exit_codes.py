@@ -20,6 +20,11 @@ REFUSED = {
     "model=digits_cnn tune.slo_ms=abc": ["tune.slo_ms = 'abc' from the command line", "tune.slo_ms=200"],
     "model=digits_cnn accelerator=tpu": ["accelerator", "tpu", "cpu"],
     "model=digits_cnn accelerator=cuda": ["accelerator=cuda", "accelerator=cpu or auto"],
+    "model=digits_sklearn archive.handler=models/digits_cnn/handler.py": [
+        "archive.handler = 'models/digits_cnn/handler.py' from the command line has no effect",
+        "load.source=handler:models/digits_sklearn/handler.py is the handler",
+    ],
+    "model=digits_sklearn accelerator=rn50_t4_pytorch_eager_amp": ["cannot be emulated", "write accelerator=cpu or auto"],
     "model=digits_cnn profile=smok": ["profile=smok", "did you mean 'smoke'?"],
 }
 

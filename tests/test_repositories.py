@@ -20,7 +20,8 @@ from marline.wrap import wrap
 
 BARE_S = 300.0
 TORCHSCRIPT = "silero_vad"
-MODELS = [name for name in known_models(project_root()) if name != TORCHSCRIPT]
+FROM_SCRATCH = "digits_sklearn"  # which is a handler and no model
+MODELS = [name for name in known_models(project_root()) if name not in {TORCHSCRIPT, FROM_SCRATCH}]
 
 
 @dataclass

@@ -79,7 +79,7 @@ def lifecycle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Build:
             (tmp_path / stage).mkdir()
         loaded = load(model, settings.load, tmp_path / "load")
         wrapped = wrap(model, settings.wrap, loaded, tmp_path / "wrap")
-        handler = handler_of(ROOT, model, loaded.facts["task"], None)
+        handler = handler_of(ROOT, model, loaded.facts["task"], settings.handler)
         exported = export(model, settings.export, loaded, wrapped, handler, tmp_path / "export")
         return archive(model, settings.archive, wrapped, exported, handler, "cpu", tmp_path / "archive")
 

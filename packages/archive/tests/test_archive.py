@@ -190,3 +190,20 @@ def test_public_names() -> None:
     exposed = {name for name in vars(marline.archive) if not name.startswith("_")}
 
     assert set(marline.archive.__all__) == exposed
+
+
+def test_a_handler_from_scratch_is_archived_without_a_model_and_without_the_shared_base(
+    lifecycle: Callable[..., Manifest],
+) -> None:
+    contents = read_mar(lifecycle("digits_sklearn").path("digits_sklearn.mar"))
+
+    assert "serializedFile" not in contents.manifest["model"]
+    assert {
+        "MAR-INF/MANIFEST.json",
+        "config.json",
+        "golden.json",
+        "handler.py",
+        "marline_tracker.py",
+        "model-config.yaml",
+        "tracker.json",
+    } == set(contents.sizes)

@@ -92,7 +92,7 @@ def test_outside_a_project_the_request_is_refused_with_the_remedy(tmp_path: Path
 @pytest.mark.parametrize(
     ("word", "told"),
     [
-        ("model=nope", ["model=nope", "digits_cnn, efficientnet_lite0", "model=torchvision:resnet18"]),
+        ("model=nope", ["model=nope", "digits_cnn, digits_sklearn, efficientnet_lite0", "model=torchvision:resnet18"]),
         ("model=resnet51", ["model=resnet51", "did you mean 'resnet50'?"]),
         ("profile=smok", ["profile=smok", "did you mean 'smoke'?"]),
         ("tune.slo_mss=3", ["'tune.slo_mss'", "the command line", "did you mean 'tune.slo_ms'?"]),
@@ -178,7 +178,7 @@ def test_settings_of_an_export_are_typed(project: Path) -> None:
 
 
 def test_no_model_at_all_is_refused_with_the_known_ones(project: Path) -> None:
-    assert "write model=NAME with one of detr_tiny, digits_cnn, efficientnet_lite0" in refused()
+    assert "write model=NAME with one of detr_tiny, digits_cnn, digits_sklearn, efficientnet_lite0" in refused()
 
 
 def test_every_mistake_is_named_at_once(project: Path) -> None:
@@ -285,6 +285,7 @@ def _fields(model: type[BaseModel], prefix: str = "") -> list[tuple[str, FieldIn
         ("package:omegaconf/resolvers", "package_omegaconf_resolvers"),
         ("torchscript:./mine/model.pt", "torchscript_model_pt"),
         ("python:./mine/model.py:build", "python_model_py_build"),
+        ("handler:./mine/handler.py", "handler_mine_handler_py"),
         ("./my folder", "local_my_folder"),
     ],
 )
@@ -305,3 +306,32 @@ def test_weights_must_be_a_file_of_a_known_kind_wherever_they_lie(project: Path)
     text = refused("model=torchvision:resnet18", "load.weights=package:omegaconf/no.pt")
 
     assert "load.weights = 'package:omegaconf/no.pt' from the command line is refused" in text
+
+
+def test_a_source_that_is_a_handler_is_the_handler(project: Path) -> None:
+    (project / "mine.py").touch()
+
+    assert "no/such.py" == read_config(["model=handler:no/such.py"]).config.handler
+    assert "mine.py" == read_config(["model=resnet50", "archive.handler=mine.py"]).config.handler
+    assert read_config(["model=resnet50"]).config.handler is None
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        (
+            "archive.handler=mine.py",
+            r"archive\.handler = 'mine\.py' from the command line has no effect, because load\.source=",
+        ),
+        (
+            "archive.explain=true",
+            r"archive\.explain = true from the command line needs an eager model, and load\.source=handler:",
+        ),
+        ("accelerator=rn50_t4_pytorch_eager_amp", r"'rn50_t4_pytorch_eager_amp' from the command line cannot be emulated for"),
+    ],
+)
+def test_what_a_handler_from_scratch_cannot_have_is_refused(project: Path, word: str, message: str) -> None:
+    (project / "mine.py").touch()
+
+    with pytest.raises(RequestError, match=message):
+        read_config(["model=handler:no/such.py", word])

@@ -1,5 +1,6 @@
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -118,3 +119,17 @@ def test_tokens_are_read_from_the_file_torchserve_writes(tmp_path: Path) -> None
 )
 def test_a_content_type_comes_from_the_name(name: str, expected: str) -> None:
     assert expected == content_type_of(name)
+
+
+METRICS = """# TYPE PredictionTime gauge
+PredictionTime{ModelName="digits_cnn_2",Level="Model",Hostname="vm",} 8.5
+PredictionTime{ModelName="digits_cnn",Level="Model",Hostname="vm",} 5.47
+"""
+
+
+def test_the_time_of_a_batch_is_the_one_that_torchserve_tells_of_this_model() -> None:
+    client = replace(client_of(lambda _: httpx2.Response(200, text=METRICS)), metrics_url="http://127.0.0.1:3")
+
+    assert (5.47, 8.5) == (client.batch_ms("digits_cnn"), client.batch_ms("digits_cnn_2"))
+    with pytest.raises(ServerError, match=r"127\.0\.0\.1:3/metrics does not say how long batches of other took"):
+        client.batch_ms("other")

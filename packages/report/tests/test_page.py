@@ -3,6 +3,7 @@ import re
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -140,7 +141,7 @@ def test_a_model_that_is_served_without_a_graph_says_so(make: Make) -> None:
     for page in PAGES:
         text = words_of((folder / page).read_text())
         assert f"not idle {'- ' if page == 'report.md' else ''}{warning}" in text
-        assert "Parity Served eagerly: no graph was made, and so none was compared. 6 golden answers were kept" in text
+        assert f"Parity Served without a graph: {warning}. 6 golden answers were kept" in text
         assert "case" not in text.partition("Parity")[2].partition("Stages")[0]
     report = json.loads((folder / "report.json").read_text())
     assert warning in report["warnings"]
@@ -182,3 +183,31 @@ def test_the_picture_shows_the_percentile_the_slo_is_about_or_the_next_one_up(ma
 
     assert f"{name} latency, ms" in (folder / "throughput_latency.svg").read_text()
     assert f"SLO p{percentile:g} ≤ 183 ms" in (folder / "throughput_latency.svg").read_text()
+
+
+def test_what_a_handler_does_not_report_is_not_shown_as_measured(make: Make) -> None:
+    curve = [
+        {"batch": batch, "samples": 30, "p50_ms": ms, "p95_ms": ms, "pre_ms": None, "inference_ms": None, "post_ms": None}
+        for batch, ms in ((1, 3.2), (8, 3.3))
+    ]
+    trials = [{**trial, "mean_batch": None} for trial in tune_trials(make)]
+    reason = "the handler answers by itself"
+    told = {"load": {"parameters": None}, "export": {"method": "none", "reason": reason, "parity": [], "warnings": [reason]}}
+
+    folder = make("own", facts=told, curve=curve, trials=trials)
+
+    for page in PAGES:
+        text = words_of((folder / page).read_text())
+        assert "measured around it by TorchServe without queueing: an item in a batch of 8 costs 0.412 ms" in text
+        assert "Its stages are not known, because the handler does not report its batches." in text
+        assert "Mean batches were not measured." in text
+        assert "torchvision:resnet50, image-classification, parameters not counted" in text
+        assert f"Served without a graph: {reason}." in text
+    drawn = (folder / "report.html").read_text()
+    assert "the whole handler" in drawn
+    assert [] == [name for name in ("preprocess</text>", "postprocess</text>") if name in drawn]
+
+
+def tune_trials(make: Make) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads((make() / "report.json").read_text())["trials"]
+    return found

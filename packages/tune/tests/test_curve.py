@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from marline.core import StageError
 from marline.tune import Point
 from marline.tune._batches import Batch, read_batches
-from marline.tune._curve import _point, batch_sizes_of
+from marline.tune._curve import _point, _whole, batch_sizes_of, is_reported
 
 
 def test_batches_of_all_workers_are_read_in_the_order_they_ended(tmp_path: Path) -> None:
@@ -56,3 +56,12 @@ def test_percentiles_are_times_that_were_seen(times: list[float]) -> None:
 def test_bursts_that_never_became_batches_are_an_error_that_asks_about_the_machine() -> None:
     with pytest.raises(StageError, match="bursts of 8 requests to digits_cnn did not arrive as batches of 8"):
         _point(8, [], "digits_cnn")
+
+
+def test_of_a_handler_that_does_not_report_its_batches_only_whole_times_are_known() -> None:
+    point = _whole(4, [6.1, 5.9, 6.0, 9.0])
+
+    assert Point(batch=4, samples=4, p50_ms=6.0, p95_ms=9.0) == point
+    assert (None, None, None) == (point.pre_ms, point.inference_ms, point.post_ms)
+    assert not is_reported([point])
+    assert is_reported([_point(4, [Batch(1.0, 4, 1.0, 2.0, 3.0), Batch(2.0, 4, 1.0, 2.0, 3.0)], "digits_cnn")])

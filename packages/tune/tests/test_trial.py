@@ -1,7 +1,14 @@
 import json
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
+import numpy as np
+
+from marline.deploy import Status
 from marline.tune import Trial
+from marline.tune._batches import Batch
+from marline.tune._trial import _server_reason
 
 CONTRACT = {
     *("batch_size", "max_batch_delay_ms", "workers", "rps", "p50_ms", "p95_ms", "p99_ms", "samples", "slo_met"),
@@ -28,3 +35,16 @@ def test_only_a_valid_trial_speaks_for_its_rate(trial: Trial) -> None:
     assert trial.within(10.0)
     assert not trial.within(9.9)
     assert not replace(trial, valid=False).within(10.0)
+
+
+STATUS = Status(batch_size=2, max_batch_delay_ms=2, workers=((11, "READY"),), pending=0)
+
+
+def test_batches_must_add_up_to_the_answers_where_they_are_reported() -> None:
+    measured: Any = SimpleNamespace(status=np.full(3, 200), total=3)  # what is looked at of a measurement
+
+    assert _server_reason(STATUS, STATUS, measured, None) is None
+    assert _server_reason(STATUS, STATUS, measured, [Batch(1.0, 3, 1.0, 1.0, 1.0)]) is None
+    assert "the worker logged 0 requests" in str(_server_reason(STATUS, STATUS, measured, []))
+    replaced = replace(STATUS, workers=((12, "READY"),))
+    assert "a worker was replaced during the trial" == _server_reason(STATUS, replaced, measured, None)

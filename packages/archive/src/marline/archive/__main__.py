@@ -19,7 +19,7 @@ if sys.argv[1:] and sys.argv[1].startswith("inspect="):
 def _archive_newest(config: Config, out: Path) -> Manifest:
     root = project_root()
     wrapped, exported = (newest(root / config.artifacts, config.model, stage) for stage in ("wrap", "export"))
-    handler = handler_of(root, config.model, wrapped.facts["task"], config.archive.handler)
+    handler = handler_of(root, config.model, wrapped.facts["task"], config.handler)
     device = accelerator_of(config, root).device
     return archive(config.model, config.archive, wrapped, exported, handler, device, out)
 

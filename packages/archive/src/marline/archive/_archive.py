@@ -20,7 +20,10 @@ TRACKER = "marline_tracker.py"  # the name the base handler imports it by
 def archive(
     model: str, config: ArchiveConfig, wrapped: Manifest, exported: Manifest, handler: Path, device: str, out: Path
 ) -> Manifest:
-    """Write `<model>.mar`, its `model-config.yaml` and `contents.json`; `device` is cpu or gpu."""
+    """Write `<model>.mar`, its `model-config.yaml` and `contents.json`; `device` is cpu or gpu.
+
+    A handler from scratch has no serialized file, and nothing of ours that it does not import but the tracker.
+    """
     started = time.monotonic()
     serving = Serving(
         batch_size=config.batch_size,
@@ -36,8 +39,10 @@ def archive(
         copied = assemble(handler, wrapped.path("repository"), Path(work))
         files = {path.name: path for path in copied}
         files |= {name: exported.path(name) for name in exported.outputs if name in EXPORTED}
-        serialized = "model.pt"
-        if serialized not in files:
+        serialized: str | None = "model.pt"
+        if wrapped.facts.get("kind") == "handler":
+            serialized = None
+        elif serialized not in files:
             repository = _eager_files(wrapped.path("repository"), exported)
             serialized = next(name for name in repository if name.endswith((".safetensors", ".safetensors.index.json")))
             files = {**repository, **files}

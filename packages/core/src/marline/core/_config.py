@@ -44,10 +44,11 @@ class LoadConfig(Section):
     """Where the model comes from."""
 
     source: str = Field(
-        pattern=r"^(torchvision:\w+|timm:[\w.\-]+|python:[^:]+\.py:\w+|torchscript:\S+\.(pt|pth|jit)|hf:[\w.\-]+(/[\w.\-]+)?(@\S+)?"
+        pattern=r"^(torchvision:\w+|timm:[\w.\-]+|python:[^:]+\.py:\w+|torchscript:\S+\.(pt|pth|jit)|handler:[^:]+\.py|hf:[\w.\-]+(/[\w.\-]+)?(@\S+)?"
         r"|package:\w+/.*|\.{0,2}/.*)$",
         description="torchvision:NAME, timm:NAME, hf:ORG/NAME@REVISION, a folder (./NAME, or package:NAME/FOLDER inside an "
-        "installed Python package), torchscript:FILE.pt, or python:FILE.py:FUNCTION for code of your own",
+        "installed Python package), torchscript:FILE.pt, python:FILE.py:FUNCTION for code of your own, or handler:FILE.py for "
+        "a handler from scratch, which brings its model itself",
         examples=["torchvision:resnet50"],
     )
     weights: str = Field(
@@ -310,3 +311,9 @@ class Config(Section):
     loadtest: LoadtestConfig
     tune: TuneConfig
     report: ReportConfig
+
+    @property
+    def handler(self) -> str | None:
+        """The handler file that is named: the source where that is one, else `archive.handler`."""
+        kind, _, file = self.load.source.partition(":")
+        return file if kind == "handler" else self.archive.handler

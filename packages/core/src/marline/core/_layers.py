@@ -60,6 +60,7 @@ def read_config(words: Sequence[str]) -> Loaded:
     except ValidationError as error:
         raise RequestError("\n".join(_explained(error, merged, origins))) from None
     _known_accelerator(root, config, origins)
+    _one_handler(config, origins)
     return Loaded(config, origins)
 
 
@@ -121,11 +122,8 @@ def _source_in_place_of_name(told: Mapping[str, Any]) -> dict[str, Any]:
     if not _is_source(model) or not isinstance(told.get("load", {}), Mapping):
         return {}
     kind, _, rest = model.partition("@")[0].partition(":")
-    named = (
-        f"{kind}:{Path(rest).name if kind in {'python', 'torchscript'} else rest}"
-        if rest
-        else f"local_{Path(model).resolve().name}"
-    )
+    shown = {"python": Path(rest).name, "torchscript": Path(rest).name, "handler": "/".join(Path(rest).parts[-2:])}
+    named = f"{kind}:{shown.get(kind, rest)}" if rest else f"local_{Path(model).resolve().name}"
     name = re.sub(r"\W+", "_", named).strip("_")
     return {"model": name, "load": {**told.get("load", {}), "source": model}}
 
@@ -153,6 +151,24 @@ def _known_accelerator(root: Path, config: Config, origins: Mapping[str, str]) -
         origin = origins["accelerator"]
         raise RequestError(
             f"accelerator = {config.accelerator!r} from {origin} is not known; {hint}Known are {', '.join(known)}"
+        )
+
+
+def _one_handler(config: Config, origins: Mapping[str, str]) -> None:
+    """Refuse what would have no effect, or a false one, where the source is a handler from scratch."""
+    if not config.load.source.startswith("handler:"):
+        return
+    source = f"load.source={config.load.source}"
+    if config.archive.handler is not None:
+        named = f"archive.handler = {config.archive.handler!r} from {origins['archive.handler']}"
+        raise RequestError(f"{named} has no effect, because {source} is the handler; leave one of them out")
+    if config.archive.explain:
+        named = f"archive.explain = true from {origins['archive.explain']}"
+        raise RequestError(f"{named} needs an eager model, and {source} brings one that only it knows; leave it out")
+    if config.accelerator not in ACCELERATORS:
+        raise RequestError(
+            f"accelerator = {config.accelerator!r} from {origins['accelerator']} cannot be emulated for {source}: the shared "
+            "handler sleeps in place of its forward pass, one from scratch would not; write accelerator=cpu or auto"
         )
 
 

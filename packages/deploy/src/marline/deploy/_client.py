@@ -5,6 +5,7 @@ Parameters go in the query: in a JSON body an absent delay is stored as -10000 (
 
 import json
 import mimetypes
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,6 +63,7 @@ class Client:
     inference_url: str
     tokens: Tokens
     transport: httpx2.BaseTransport | None = None
+    metrics_url: str = ""
 
     def register(self, archive: str, model: str, *, batch_size: int, max_batch_delay_ms: int, workers: int) -> None:
         """Ask for a model to be loaded; returns before it is. Every value is sent, because defaults differ by source."""
@@ -102,6 +104,19 @@ class Client:
         except httpx2.HTTPError as error:
             raise ServerError(f"{address} gave no answer within {deadline_s:.0f} s: {error!r}") from None
         return Reply(reply.status_code, reply.content)
+
+    def batch_ms(self, model: str) -> float:
+        """How long the handler took for its newest batch, in ms, as TorchServe timed it; ServerError where it does not say."""
+        address = f"{self.metrics_url}/metrics"
+        try:
+            with self._http(DEADLINE_S) as http:
+                told = http.get(address, params={"name[]": "PredictionTime"}).text
+        except httpx2.HTTPError as error:
+            raise ServerError(f"{address} gave no answer within {DEADLINE_S:.0f} s: {error!r}") from None
+        found = re.search(rf'^PredictionTime{{ModelName="{re.escape(model)}",[^}}]*}} (\S+)$', told, re.MULTILINE)
+        if found is None:
+            raise ServerError(f"{address} does not say how long batches of {model} took: {told[:500]!r}")
+        return float(found[1])
 
     def alive(self) -> bool:
         """Whether the server answers at all; says nothing about models."""

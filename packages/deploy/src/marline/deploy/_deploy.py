@@ -50,7 +50,7 @@ def deploy(model: str, config: DeployConfig, exported: Manifest, archived: Manif
 
 
 def prove(client: Client, model: str, pairs: Sequence[Pair], *, atol: float, rtol: float) -> None:
-    """Send every golden request; ParityError names the first answer that is not the eager model's."""
+    """Send every golden request; ParityError names the first answer that is not the golden one."""
     for pair in pairs:
         reply = client.predict(model, pair.request, content_type_of(pair.name))
         if reply.status != 200:
@@ -58,4 +58,4 @@ def prove(client: Client, model: str, pairs: Sequence[Pair], *, atol: float, rto
             raise StageError(f"{model} answers {reply.status} to the golden request {pair.name}: {said}")
         found = difference(pair.answer, json.loads(reply.body), atol=atol, rtol=rtol)
         if found is not None:
-            raise ParityError(f"{model} over HTTP differs from the eager model at the golden pair {pair.name}: {found}")
+            raise ParityError(f"{model} over HTTP differs from the golden answer to {pair.name}: {found}")

@@ -172,7 +172,10 @@ def _connect(guard: subprocess.Popen[bytes], folder: Path, ports: Ports, config:
             raise ServerError(f"TorchServe did not start; read {logs}/server.log and console.log\n{said}".rstrip())
         tokens = _tokens(keys)
         if tokens is not None:
-            client = Client(f"http://127.0.0.1:{ports.management}", f"http://127.0.0.1:{ports.inference}", tokens)
+            management, inference, metrics = (
+                f"http://127.0.0.1:{port}" for port in (ports.management, ports.inference, ports.metrics)
+            )
+            client = Client(management, inference, tokens, metrics_url=metrics)
             if client.alive():
                 return client
         time.sleep(POLL_S)

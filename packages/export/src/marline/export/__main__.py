@@ -10,7 +10,7 @@ from marline.handler import handler_of
 def _export_newest(config: Config, out: Path) -> Manifest:
     root = project_root()
     loaded, wrapped = (newest(root / config.artifacts, config.model, stage) for stage in ("load", "wrap"))
-    handler = handler_of(root, config.model, loaded.facts["task"], config.archive.handler)
+    handler = handler_of(root, config.model, loaded.facts["task"], config.handler)
     return export(config.model, config.export, loaded, wrapped, handler, out)
 
 

@@ -14,6 +14,7 @@ from torch import nn
 
 from marline.core import ExportConfig, ExportError, Manifest, ParityError, RequestError, StageError, progress, seal, write_json
 from marline.export._folding import fold
+from marline.export._from_scratch import facts_of, golden_of
 from marline.export._graph import Proven, prove_graph
 from marline.export._making import wholly
 from marline.export._parity import Tolerance, as_json, worst
@@ -42,9 +43,12 @@ EAGERLY = (
 def export(model: str, config: ExportConfig, loaded: Manifest, wrapped: Manifest, handler: Path, out: Path) -> Manifest:
     """Write `model.pt`, `parity.json` and `golden.json`; ParityError where eager and exported differ.
 
-    With `export.method=none` there is no `model.pt`, but `eager.json`, which says how to build the eager model.
+    With `export.method=none` there is no `model.pt`, but `eager.json`, which says how to build the eager model. Of a handler
+    from scratch there are golden pairs alone.
     """
     started = time.monotonic()
+    if wrapped.facts.get("kind") == "handler":
+        return _without_a_module(model, config, loaded, wrapped, handler, out, started)
     if config.method == "none":
         _refuse_idle(config, wrapped)
     samples = sorted(loaded.path("sample").iterdir())
@@ -77,6 +81,18 @@ def export(model: str, config: ExportConfig, loaded: Manifest, wrapped: Manifest
     write_golden(out / "golden.json", pairs)
     facts = _facts(proven, tolerance, samples) | {"golden": len(pairs), "input": _told(inputs[0]), "serve": serve}
     write_json(out / "parity.json", {**facts, "rows": as_json(proven.rows) if proven else []})
+    return seal(out, model=model, config=config, inputs=[loaded, wrapped], facts=facts, started=started)
+
+
+def _without_a_module(
+    model: str, config: ExportConfig, loaded: Manifest, wrapped: Manifest, handler: Path, out: Path, started: float
+) -> Manifest:
+    samples = sorted(loaded.path("sample").iterdir())
+    with tempfile.TemporaryDirectory(dir=out, prefix=".staged-") as work:
+        pairs = golden_of(model, config, wrapped, handler, samples, Path(work))
+    write_golden(out / "golden.json", pairs)
+    facts = facts_of(config, samples) | {"golden": len(pairs), "skipped": [ALONE] if len(samples) == 1 else []}
+    write_json(out / "parity.json", {**facts, "rows": []})
     return seal(out, model=model, config=config, inputs=[loaded, wrapped], facts=facts, started=started)
 
 

@@ -1,7 +1,8 @@
 """The shared handler that goes into every archive, and what proves its answers."""
 
-from marline.handler._assemble import TASKS, assemble, handler_of, imported, opened, shared_files
+from marline.handler._assemble import TASKS, assemble, beside, handler_of, imported, opened, shared_files
 from marline.handler._fake import FakeContext
+from marline.handler._from_scratch import answering
 from marline.handler._golden import Pair, difference, read_golden, write_golden
 from marline.handler.collation import Collate, Sample, as_list, collate, tensors
 from marline.handler.eager_model import EAGER, Positional, adapted, load_base
@@ -16,8 +17,10 @@ __all__ = [
     "Positional",
     "Sample",
     "adapted",
+    "answering",
     "as_list",
     "assemble",
+    "beside",
     "collate",
     "difference",
     "handler_of",

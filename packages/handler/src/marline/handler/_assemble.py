@@ -4,9 +4,10 @@ The same files serve the archive and the proof of it: golden pairs are made by t
 """
 
 import importlib
+import re
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,6 +40,7 @@ SHARED = tuple(
     )
 )
 INPUTS = ("audio_input", "image_input", "text_input")  # where a handler imports it; each reads files, one brings a library
+IMPORT = re.compile(r"^\s*(?:from|import) (\w+)", re.MULTILINE)
 PROCESSOR_FILES = (
     "preprocessor_config.json",
     "video_preprocessor_config.json",
@@ -66,21 +68,32 @@ def handler_of(root: Path, model: str, task: str, named: str | None) -> Path:
     return TASKS[task]
 
 
+def beside(handler: Path) -> list[Path]:
+    """A handler and what comes along with it: Python files beside it, tests aside, and the files beside it that those name.
+
+    Only names in quotes count: a folder may hold much that is nobody's business where the archive goes.
+    """
+    if handler.parent == HERE:
+        return [handler]
+    code = sorted(file for file in handler.parent.glob("*.py") if not file.name.startswith("test_"))
+    said = _text(code)
+    others = sorted(file for file in handler.parent.iterdir() if file.is_file() and file.suffix != ".py")
+    return [*code, *(file for file in others if f'"{file.name}"' in said or f"'{file.name}'" in said)]
+
+
 def assemble(handler: Path, checkpoint: Path, folder: Path) -> list[Path]:
     """Copy the handler, the shared base and the processor files of a checkpoint into `folder`; returns the copies.
 
-    Python files beside a model's own handler come along, so that it can import them; its tests and other folders do not.
+    What a handler needs beside it comes along; the shared base does not where the handler is one from scratch.
     """
-    beside = (
-        sorted(file for file in handler.parent.glob("*.py") if not file.name.startswith("test_"))
-        if handler.parent != HERE
-        else [handler]
-    )
-    shared = [HERE / name for name in SHARED]
-    imported = "".join(file.read_text(encoding="utf-8") for file in beside)
-    shared += [HERE / f"{name}.py" for name in INPUTS if f"from {name} import" in imported]
-    files = [*beside, *shared, *(checkpoint / name for name in PROCESSOR_FILES)]
+    own = beside(handler)
+    said = _text(file for file in own if file.suffix == ".py")
+    files = [*own, *shared_files(set(IMPORT.findall(said))), *(checkpoint / name for name in PROCESSOR_FILES)]
     return [Path(shutil.copy(file, folder)) for file in files if file.is_file()]
+
+
+def _text(files: Iterable[Path]) -> str:
+    return "\n".join(file.read_text(encoding="utf-8") for file in files)
 
 
 def shared_files(imported: AbstractSet[str]) -> list[Path]:
@@ -93,10 +106,7 @@ def shared_files(imported: AbstractSet[str]) -> list[Path]:
 
 @contextmanager
 def opened(folder: Path, module: str) -> Iterator[Any]:
-    """An instance of the handler class defined by `module` in an assembled folder, not yet initialised.
-
-    The folder's modules are importable inside the block and forgotten after it, as another model's have the same names.
-    """
+    """An instance of the handler class defined by `module` in an assembled folder, not yet initialised."""
     with imported(folder, module) as found:
         classes = [value for value in vars(found).values() if isinstance(value, type) and value.__module__ == module]
         if len(classes) != 1:
@@ -106,7 +116,10 @@ def opened(folder: Path, module: str) -> Iterator[Any]:
 
 @contextmanager
 def imported(folder: Path, module: str) -> Iterator[ModuleType]:
-    """A module of an assembled folder, as it is imported in an archive."""
+    """A module of an assembled folder.
+
+    The folder's modules are importable inside the block and forgotten after it, as another model's have the same names.
+    """
     before = set(sys.modules)
     sys.path.insert(0, str(folder))
     importlib.invalidate_caches()

@@ -14,6 +14,8 @@ def local_files(config: LoadConfig) -> list[Path]:
         files = []
     elif kind == "python":
         files = [Path(name.rpartition(":")[0])]
+    elif kind == "handler":
+        files = [Path(name)]
     else:
         files = [located(name if kind == "torchscript" else config.source)]
     told = [config.samples] if config.weights in WORDS else [config.weights, config.samples]

@@ -7,6 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from marline.core import LoadConfig, Manifest, progress, seal
+from marline.load._handler import from_handler
 from marline.load._python import from_python
 from marline.load._samples import write_samples
 from marline.load._source import Source
@@ -16,6 +17,7 @@ from marline.load._torchvision import from_torchvision
 from marline.load._transformers import from_transformers
 
 SOURCES: dict[str, Callable[[LoadConfig], Source]] = {
+    "handler": from_handler,
     "python": from_python,
     "timm": from_timm,
     "torchscript": from_torchscript,
@@ -24,7 +26,10 @@ SOURCES: dict[str, Callable[[LoadConfig], Source]] = {
 
 
 def load(model: str, config: LoadConfig, out: Path) -> Manifest:
-    """Write `checkpoint/` (weights, config, processors) and `sample/`; facts say what it is and which weights these are."""
+    """Write `checkpoint/` (weights, config, processors) and `sample/`; facts say what it is and which weights these are.
+
+    A handler from scratch has no checkpoint.
+    """
     started = time.monotonic()
     progress(0.05, f"looking at {config.source}")
     source = SOURCES.get(config.source.partition(":")[0], from_transformers)(config)

@@ -19,6 +19,7 @@ ENDINGS: dict[Input, set[str]] = {
     "audio": {".wav"},
     "video": {".npy"},
     "tensor": {".npy"},
+    "any": set(),
 }
 
 
@@ -29,6 +30,11 @@ def write_samples(config: LoadConfig, expects: Expects, folder: Path) -> list[Pa
         raise RequestError(
             f"what {config.source} takes is not known; give load.samples=FOLDER with .npy files (float32, one input each), "
             "or INPUT_SHAPE = (...) in the Python file"
+        )
+    if config.samples is None and expects.input == "any":
+        raise RequestError(
+            f"what {config.source} takes is for its owner to say; give load.samples=FOLDER with one request body a file, or "
+            "load.task=TASK where the shipped images, texts or sounds will do"
         )
     folder.mkdir()
     for file in files:
@@ -41,9 +47,14 @@ def write_samples(config: LoadConfig, expects: Expects, folder: Path) -> list[Pa
 def _own(given: Path, expects: Expects) -> list[Path]:
     endings = sorted({*ENDINGS[expects.input], ".json"})  # .json: a request as it is sent
     files = sorted(given.iterdir()) if given.is_dir() else [given]
-    fitting = [file for file in files if file.is_file() and file.suffix.lower() in endings]
+    if expects.input == "any":
+        fitting = [file for file in files if file.is_file() and not file.name.startswith(".")]
+        problem = "no file; expected one request body a file"
+    else:
+        fitting = [file for file in files if file.is_file() and file.suffix.lower() in endings]
+        problem = f"no {expects.input}; expected files ending in {', '.join(endings)}"
     if not fitting:
-        raise RequestError(f"load.samples={given} holds no {expects.input}; expected files ending in {', '.join(endings)}")
+        raise RequestError(f"load.samples={given} holds {problem}")
     for file in fitting:
         check = _json if file.suffix.lower() == ".json" else CHECKS[expects.input]
         try:
@@ -64,6 +75,10 @@ def _image(file: Path, _: Expects) -> str:
     with Image.open(file) as image:
         image.load()
     return ""
+
+
+def _any(_: Path, __: Expects) -> str:
+    return ""  # whether the handler takes it is seen when it answers
 
 
 def _text(file: Path, _: Expects) -> str:
@@ -96,4 +111,5 @@ CHECKS: dict[Input, Callable[[Path, Expects], str]] = {
     "audio": _audio,
     "video": _video,
     "tensor": _tensor,
+    "any": _any,
 }

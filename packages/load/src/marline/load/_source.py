@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from marline.core import LoadConfig, RequestError
 
-Input = Literal["image", "text", "audio", "video", "tensor"]
+Input = Literal["image", "text", "audio", "video", "tensor", "any"]
 
 INPUTS: dict[str, Input] = {
     "audio-classification": "audio",
@@ -52,7 +52,7 @@ class Written:
     """What became known while the checkpoint was written."""
 
     weights: Weights
-    parameters: int
+    parameters: int | None  # None: nobody but the model's own handler could count them
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -60,7 +60,7 @@ class Written:
 class Source:
     """One model that was found; `write` makes its checkpoint folder, given sample files that may settle random weights."""
 
-    kind: str  # module | transformers | torchscript
+    kind: str  # module | transformers | torchscript | handler
     task: str
     init_kwargs: Mapping[str, Any]
     expects: Expects

@@ -3,7 +3,7 @@
 from typing import Any, NamedTuple
 
 from marline.report._verdict import is_default
-from marline.report._words import MET, duration, judged_percentile, milliseconds, number, percent, slo_words
+from marline.report._words import MET, duration, is_reported, judged_percentile, milliseconds, number, percent, slo_words
 
 Report = dict[str, Any]
 
@@ -60,7 +60,7 @@ def notes(report: Report) -> dict[str, str]:
             "Busy is the share of the rate within the SLO that each replica then carries; above 100 % the SLO no longer holds. "
             "Replicas were not measured together: the plan assumes they do not disturb each other."
         ),
-        "trials": _trials_note(measured),
+        "trials": _trials_note(measured) + ("" if is_reported(report) else " Mean batches were not measured."),
         "curve": _curve_note(report),
         "parity": _parity_note(parity, report["deployed"]),
     }
@@ -68,7 +68,7 @@ def notes(report: Report) -> dict[str, str]:
 
 def _parity_note(parity: dict[str, Any], deployed: dict[str, Any]) -> str:
     made = (
-        "Served eagerly: no graph was made, and so none was compared."
+        f"Served without a graph: {parity['reason']}."
         if parity["method"] == "none"
         else f"Exported by {parity['method']} and compared with the eager model: the largest absolute difference of any output "
         f"in each case and place. Up to {parity['atol']:g} absolute plus {parity['rtol']:g} relative were allowed."
@@ -118,7 +118,12 @@ def _curve_note(report: Report) -> str:
         if best is not single
         else "batching makes no item cheaper on this machine"
     )
-    return f"Time the worker takes for one batch, measured inside it without queueing: {worth}."
+    if is_reported(report):
+        return f"Time the worker takes for one batch, measured inside it without queueing: {worth}."
+    return (
+        f"Time the handler takes for one batch, measured around it by TorchServe without queueing: {worth}. Its stages are not "
+        "known, because the handler does not report its batches."
+    )
 
 
 def frontend(report: dict[str, Any]) -> str:

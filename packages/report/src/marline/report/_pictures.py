@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
-from marline.report._words import accelerator_words, judged_percentile, number, slo_words
+from marline.report._words import accelerator_words, is_reported, judged_percentile, number, slo_words
 
 INK, SOFT, PALE, ACCENT = "#1b1f24", "#5b6570", "#c3cad1", "#0b6e69"
 STYLE: dict[Any, Any] = {
@@ -24,6 +24,8 @@ STYLE: dict[Any, Any] = {
     "text.color": INK,
     "text.parse_math": False,
 }
+STAGES = (("inference", "inference_ms", ACCENT), ("preprocess", "pre_ms", SOFT), ("postprocess", "post_ms", PALE))
+WHOLE = (("the whole handler", "p50_ms", ACCENT),)
 EDGE = 1.6  # lost trials stand this far above everything finite, as a factor
 Report = dict[str, Any]
 Trial = dict[str, Any]
@@ -51,11 +53,7 @@ def curve_picture(report: Report) -> str:
         figure = Figure(figsize=(4.2, 2.3), layout="constrained")
         axes = figure.subplots()
         places, below = range(len(report["curve"])), [0.0] * len(report["curve"])
-        for name, key, colour in (
-            ("inference", "inference_ms", ACCENT),
-            ("preprocess", "pre_ms", SOFT),
-            ("postprocess", "post_ms", PALE),
-        ):
+        for name, key, colour in STAGES if is_reported(report) else WHOLE:
             heights = [point[key] / point["batch"] for point in report["curve"]]
             axes.bar(places, heights, 0.62, bottom=below, color=colour, label=name)
             below = [low + height for low, height in zip(below, heights, strict=True)]

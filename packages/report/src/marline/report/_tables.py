@@ -121,7 +121,7 @@ def _origins(report: Report) -> Sequence[tuple[str, str]]:
     seeds = [("weights", measured["weights_seed"]), ("arrivals", measured["arrivals_seed"])]
     return [
         ("run", f"{report['run']} (named after its start, UTC)"),
-        ("source", f"{source['source']}, {source['task']}, {number(source['parameters'] / 1e6)} million parameters"),
+        ("source", f"{source['source']}, {source['task']}, {_parameters(source['parameters'])}"),
         ("weights", f"{weights['kind']}: {weights['detail']}"),
         ("archive", f"{archive['archive']}, {number(archive['size_bytes'] / 2**20)} MiB, sha256 {archive['sha256']}"),
         ("tuned archive", f"{tuned['archive']}, sha256 {tuned['sha256']}"),
@@ -132,6 +132,10 @@ def _origins(report: Report) -> Sequence[tuple[str, str]]:
         ("seeds", ", ".join(f"{name} {seed}" for name, seed in seeds if seed is not None)),
         ("versions", ", ".join(f"{name} {version}" for name, version in report["versions"].items())),
     ]
+
+
+def _parameters(count: int | None) -> str:
+    return "parameters not counted" if count is None else f"{number(count / 1e6)} million parameters"
 
 
 def _trial(place: int, trial: dict[str, Any], chosen: dict[str, Any]) -> Row:

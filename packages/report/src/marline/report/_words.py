@@ -37,6 +37,11 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
+def is_reported(report: dict[str, Any]) -> bool:
+    """Whether the handler reported its batches, so that the stages of the service curve are known."""
+    return all(point["inference_ms"] is not None for point in report["curve"])
+
+
 def percent(share: float | None) -> str:
     """A share of 1 as a whole percentage."""
     return "–" if share is None else f"{100 * share:.0f} %"

@@ -1,4 +1,7 @@
-"""Measures the service curve t(b) in the real worker: how long a batch of b takes there, stage by stage."""
+"""Measures the service curve t(b) in the real worker: how long a batch of b takes there, stage by stage.
+
+Of a handler that does not report its batches TorchServe says how long each took, and no stage is known.
+"""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -6,26 +9,28 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from marline.core import StageError, progress
 from marline.deploy import Server, content_type_of
 from marline.tune._batches import Batch, read_batches
 
+FULL_MS = 1000  # for batches that leave as soon as they are full
 GATHER_MS = 50  # longer than a burst takes to arrive; it delays a batch, it is not part of its service time
 WARM_UP = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """Service times of one batch size, in ms; the stages are medians."""
+    """Service times of one batch size, in ms; the stages are medians, None where the handler does not report its batches."""
 
     batch: int
     samples: int
     p50_ms: float
     p95_ms: float
-    pre_ms: float
-    inference_ms: float
-    post_ms: float
+    pre_ms: float | None = None
+    inference_ms: float | None = None
+    post_ms: float | None = None
 
 
 def batch_sizes_of(largest: int) -> list[int]:
@@ -43,16 +48,27 @@ def service_curve(
     points = []
     sizes = batch_sizes_of(largest)
     with ThreadPoolExecutor(largest) as senders:
+        _send(server, model, *bodies[0])
+        reports = bool(read_batches(server.batches))
         for index, size in enumerate(sizes):
             progress(0.05 + 0.1 * index / len(sizes), f"service curve, batches of {size}")
-            before = len(read_batches(server.batches))
+            if not reports:  # nobody could tell whether a burst became one batch, so that only whole ones may leave
+                server.unload(model)
+                server.load(archive, model, batch_size=size, max_batch_delay_ms=FULL_MS, workers=1)
+            before, times_ms = len(read_batches(server.batches)), []
             for turn in range(repeats + WARM_UP):
                 chosen = [bodies[(turn + item) % len(bodies)] for item in range(size)]
                 list(senders.map(lambda told: _send(server, model, *told), chosen))
+                times_ms += [] if reports else [server.client.batch_ms(model)]
             batches = [batch for batch in read_batches(server.batches)[before:] if batch.size == size]
-            points.append(_point(size, batches[WARM_UP:], model))
+            points.append(_point(size, batches[WARM_UP:], model) if reports else _whole(size, times_ms[WARM_UP:]))
     server.unload(model)
     return points
+
+
+def is_reported(curve: Sequence[Point]) -> bool:
+    """Whether the handler reports its batches, as the shared one does."""
+    return all(point.inference_ms is not None for point in curve)
 
 
 def _send(server: Server, model: str, body: bytes, content_type: str) -> None:
@@ -66,5 +82,13 @@ def _point(size: int, batches: Sequence[Batch], model: str) -> Point:
         raise StageError(f"bursts of {size} requests to {model} did not arrive as batches of {size}; is the machine very busy?")
     totals = np.array([batch.total_ms for batch in batches])
     stages = np.median([(batch.pre_ms, batch.inference_ms, batch.post_ms) for batch in batches], axis=0)
-    p50, p95 = np.percentile(totals, [50, 95], method="inverted_cdf")
-    return Point(size, len(batches), round(float(p50), 3), round(float(p95), 3), *(round(float(part), 3) for part in stages))
+    return Point(size, len(batches), *_percentiles(totals), *(round(float(part), 3) for part in stages))
+
+
+def _whole(size: int, times_ms: Sequence[float]) -> Point:
+    return Point(size, len(times_ms), *_percentiles(times_ms))
+
+
+def _percentiles(times_ms: Sequence[float] | NDArray[np.float64]) -> tuple[float, float]:
+    p50, p95 = np.percentile(times_ms, [50, 95], method="inverted_cdf")
+    return round(float(p50), 3), round(float(p95), 3)

@@ -91,6 +91,7 @@ class Bench:
     slo_ms: float
     out: Path
     logs: Path
+    reported: bool = True  # whether the handler reports its batches
 
 
 def run_trial(bench: Bench, setting: Setting, rps: float, number: int, purpose: str) -> Trial:
@@ -111,7 +112,9 @@ def run_trial(bench: Bench, setting: Setting, rps: float, number: int, purpose: 
     _drain(bench)
     after = client.describe(bench.model)
     batches = [batch for batch in read_batches(bench.server.batches) if batch.ended_s >= began]
-    reason = invalid_reason(measured, load, bench.slo_ms) or _server_reason(before, after, measured, batches)
+    reason = invalid_reason(measured, load, bench.slo_ms) or _server_reason(
+        before, after, measured, batches if bench.reported else None
+    )
     file = bench.out / "samples" / f"{number:03d}.npz"
     file.parent.mkdir(exist_ok=True)
     measured.save(file)
@@ -151,10 +154,12 @@ def _trial(
     )
 
 
-def _server_reason(before: Any, after: Any, measured: Measurement, batches: Sequence[Batch]) -> str | None:
-    """Why a trial is invalid as seen from the server's side, or None."""
+def _server_reason(before: Any, after: Any, measured: Measurement, batches: Sequence[Batch] | None) -> str | None:
+    """Why a trial is invalid as seen from the server's side, or None; `batches` is None where they are not reported."""
     if after is None or before is None or after.workers != before.workers:
         return "a worker was replaced during the trial"
+    if batches is None:
+        return None
     served, answered = sum(batch.size for batch in batches), int(np.sum(measured.status == 200))
     if not answered <= served <= measured.total:
         return f"the worker logged {served} requests; the client sent {measured.total} and counts {answered} answers"

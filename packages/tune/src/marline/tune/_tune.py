@@ -13,12 +13,16 @@ from marline.core import Accelerator, Config, Manifest, StageError, machine, sea
 from marline.deploy import Server, prove, serving
 from marline.handler import read_golden
 from marline.loadtest import measuring
-from marline.tune._curve import Point, service_curve
+from marline.tune._curve import Point, is_reported, service_curve
 from marline.tune._runner import DEFAULT_SHARE, Runner, serve
 from marline.tune._search import FIRST, calibration, capacity_rps, climb, default_of, grid, search
 from marline.tune._trial import Bench, Setting, Trial
 
 SLO_FACTOR, SLO_FLOOR_MS = 5.0, 50.0
+NOT_REPORTED = (
+    "the handler does not report its batches (MARLINE_BATCH_LOG): the service curve is what TorchServe timed "
+    "around it, without stages, and how full batches were in the trials was not measured"
+)
 
 
 def tune(config: Config, accelerator: Accelerator, inputs: Sequence[Manifest], out: Path) -> Manifest:
@@ -36,7 +40,7 @@ def tune(config: Config, accelerator: Accelerator, inputs: Sequence[Manifest], o
     with measuring(f"{config.model}, run {out.parent.name}"), _server(config, accelerator, logs) as server:
         curve = service_curve(server, archive, config.model, payloads, max(config.tune.batch_sizes), config.tune.curve_repeats)
         slo = slo_of(config, curve)
-        bench = Bench(server, config.model, payloads, config.tune, config.loadtest, slo["ms"], out, logs)
+        bench = Bench(server, config.model, payloads, config.tune, config.loadtest, slo["ms"], out, logs, is_reported(curve))
         runner = Runner(bench, expected=2 * config.tune.steps + len(grid(config.tune)) + 4)
         default, chosen, warnings = _choose(runner, archive, curve, out)
         file, sha256 = _tuned_archive(archive, chosen[0], out)
@@ -55,7 +59,7 @@ def tune(config: Config, accelerator: Accelerator, inputs: Sequence[Manifest], o
         "chosen": chosen[1],
         "gain": round(chosen[1]["rps"] / default[1]["rps"], 3) if default[1]["rps"] and chosen[1]["rps"] else None,
         "trials": [trial.as_json() for trial in runner.trials],
-        "warnings": warnings,
+        "warnings": [*warnings, *([] if is_reported(curve) else [NOT_REPORTED])],
         "machine": machine(),
         "tuned": {"archive": str(file.relative_to(out)), "sha256": sha256},
         "arrivals": config.loadtest.arrivals,

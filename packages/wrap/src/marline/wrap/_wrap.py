@@ -9,6 +9,7 @@ from marline.core import Manifest, RequestError, WrapConfig, progress, seal
 from marline.telemetry import Settings, is_address, write_settings
 from marline.wrap._card import card
 from marline.wrap._custom_code import plan_custom_code
+from marline.wrap._from_scratch import plan_from_scratch
 from marline.wrap._module import plan_module
 from marline.wrap._plan import Plan
 from marline.wrap._push import check_push, push
@@ -65,6 +66,8 @@ def _check(config: WrapConfig) -> None:
 
 def _plan(model: str, config: WrapConfig, loaded: Manifest) -> Plan:
     kind = loaded.facts["kind"]
+    if kind == "handler":
+        return plan_from_scratch(model, config, loaded)
     if kind == "torchscript":
         return plan_torchscript(model, config, loaded)
     if kind == "module":
@@ -76,6 +79,8 @@ def _plan(model: str, config: WrapConfig, loaded: Manifest) -> Plan:
 
 def _requirements(plan: Plan, loaded: Manifest) -> list[str]:
     """What the repository's code and its processors import."""
+    if loaded.facts["kind"] == "handler":
+        return requirements({file.name: file.read_text(encoding="utf-8") for file in plan.foreign}, alone=False)
     processors = any(name.endswith("preprocessor_config.json") for name in plan.copies)
     seen = processors and loaded.facts.get("input") in {"image", "video"}
     code = {name: text for name, text in plan.code.items() if name != "marline_tracker.py"}

@@ -1,0 +1,32 @@
+"""A model that is no PyTorch, behind a handler from scratch, through the whole pipeline; shares no run with the other files."""
+
+import json
+from typing import Any
+
+import pytest
+
+from marline.archive import read_mar
+from marline.core import read_manifest
+
+pytestmark = pytest.mark.e2e
+
+
+def test_a_scikit_learn_classifier_without_a_checkpoint_is_archived_served_and_tuned(
+    sharing: Any, cheap: tuple[str, ...]
+) -> None:
+    ran = sharing.run("pipelines", "model=digits_sklearn", *cheap)
+    print(f"digits_sklearn took {ran.seconds:.0f} s")
+
+    assert (0, "") == (ran.code, ran.err)
+    assert "nothing was compared with an eager model" in ran.out
+    deployed, tuned = (read_manifest(ran.run / stage) for stage in ("deploy", "tune"))
+    assert (8, 1) == (deployed.facts["golden"], deployed.facts["workers"])
+    assert "serializedFile" not in read_mar(tuned.path(tuned.facts["tuned"]["archive"])).manifest["model"]
+    report = json.loads((ran.run / "report" / "report.json").read_text())
+    assert "file" == report["weights"]["kind"]
+    assert [1, 2] == [point["batch"] for point in report["curve"]]
+    assert all(0 < point["p50_ms"] < 1000 and point["inference_ms"] is None for point in report["curve"])
+    assert {(1, 100), (2, 2)} == {(trial["batch_size"], trial["max_batch_delay_ms"]) for trial in report["trials"]}
+    assert all(trial["mean_batch"] is None and trial["errors"] == 0 for trial in report["trials"])
+    assert [] != [told for told in report["warnings"] if "does not report its batches" in told]
+    assert ("none", 8) == (report["parity"]["method"], report["parity"]["golden"])
