@@ -5,6 +5,7 @@ import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,7 +21,7 @@ with warnings.catch_warnings():
     import ts  # noqa: F401
 
 ROOT = Path(__file__).parents[3]
-SETTINGS = {
+SETTINGS: dict[str, Any] = {
     "version": "1.3",
     "handler": None,
     "batch_size": 2,

@@ -1,4 +1,4 @@
-"""Builds an archive from files of the user's, outside a run: model-servers' parameters and torch-model-archiver's side by side."""
+"""Builds an archive from files of the user's, outside a run, by model-servers' parameters and torch-model-archiver's."""
 
 import re
 import sys
@@ -149,9 +149,9 @@ def _handler(told: str, runtime: str, files: dict[str, Path], work: Path) -> str
         return place
     file = Path(place if place.endswith(".py") else f"{place}.py")
     if not file.is_file():
-        stock = get_close_matches(place, model_handlers, n=1)
-        near = f"; did you mean TorchServe's own {stock[0]}?" if stock else f"; TorchServe's own are {', '.join(model_handlers)}"
-        raise RequestError(f"handler={told}: there is no file {file}{near}")
+        near = get_close_matches(place, model_handlers, n=1)
+        stock = f"did you mean {near[0]}?" if near else f"TorchServe's own are {', '.join(model_handlers)}"
+        raise RequestError(f"handler={told}: there is no file {file}; {stock}")
     refuse_shadow(file)
     return serve_by(file, function or None, files, work)
 
@@ -180,6 +180,6 @@ def _share(files: dict[str, Path], runtime: str, values: Mapping[str, Any]) -> I
     try:
         add(files, {file.name: file for file in shared})
     except RequestError as error:
-        raise RequestError(f"{error} (the handler imports the shared base handler, which brings files of these names)") from None
+        raise RequestError(f"{error}: the shared base handler, which is imported here, brings files of its own") from None
     if shared and packed is not None:
         del files[Path(packed).name]

@@ -1,4 +1,4 @@
-"""What an entry of an archive may be called, and how much of them there may be; the same for what is read and what is unpacked."""
+"""What an entry of an archive may be called, and how many there may be: the same for what is read and what is unpacked."""
 
 import unicodedata
 from dataclasses import dataclass, field

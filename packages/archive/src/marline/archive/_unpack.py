@@ -18,10 +18,10 @@ from marline.archive._entries import Gate, bound_of
 from marline.core import ArchiveError, MarlineError
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".zip")
-COMPRESSED: dict[bytes, Callable[[Path], IO[bytes]]] = {
-    b"\x1f\x8b": gzip.open,  # type: ignore[dict-item]  # its default mode is rb
-    b"BZh": bz2.open,  # type: ignore[dict-item]
-    b"\xfd7zXZ\x00": lzma.open,  # type: ignore[dict-item]
+COMPRESSED: dict[bytes, Callable[[Path], Any]] = {
+    b"\x1f\x8b": gzip.open,
+    b"BZh": bz2.open,
+    b"\xfd7zXZ\x00": lzma.open,
 }
 ZIP = (b"PK\x03\x04", b"PK\x05\x06")  # the second is an empty one
 CHUNK = 1 << 20
@@ -82,7 +82,7 @@ def _tar(archive: Path, start: bytes, folder: Path, gate: Gate) -> dict[str, Pat
     return found
 
 
-def _decompressed(archive: Path, opener: Callable[[Path], IO[bytes]], file: Path, gate: Gate) -> Path:
+def _decompressed(archive: Path, opener: Callable[[Path], Any], file: Path, gate: Gate) -> Path:
     """The tar alone, first, so that no header in it can ask for more memory than the whole may have."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with opener(archive) as source, file.open("wb") as target:

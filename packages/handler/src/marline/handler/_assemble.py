@@ -6,7 +6,7 @@ The same files serve the archive and the proof of it: golden pairs are made by t
 import importlib
 import shutil
 import sys
-from collections.abc import Iterator, Set
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -76,7 +76,7 @@ def assemble(handler: Path, checkpoint: Path, folder: Path) -> list[Path]:
     return [Path(shutil.copy(file, folder)) for file in files if file.is_file()]
 
 
-def shared_files(imported: Set[str]) -> list[Path]:
+def shared_files(imported: set[str]) -> list[Path]:
     """The files of the shared base that code importing these modules needs beside it; none where it imports none of them."""
     inputs = [name for name in INPUTS if name in imported]
     if not inputs and not {Path(name).stem for name in SHARED} & imported:
