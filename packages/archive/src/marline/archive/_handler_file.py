@@ -55,11 +55,8 @@ def entry_of(file: Path, function: str | None) -> Entry:
     if not able and open_ended and function is None:
         return Entry(file.name, None)  # a function handle may come with `import *`
     if not able:
-        what = (
-            f"{function} has no handle method"
-            if function
-            else "there is neither a function handle nor a class with such a method"
-        )
+        neither = "there is neither a function handle nor a class with such a method"
+        what = f"{function} has no handle method" if function else neither
         raise RequestError(f"{file.name}: {what}; name what serves, {file.name}:NAME")
     served = able[0] if function else _served(able)
     return Entry(file.name, None) if len(classes) == 1 else Entry(ENTRY, _source(file, served.name))
