@@ -289,6 +289,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {"handler": "handler.py", "config_file": "extra.yaml"},
         "test.tar.gz is not among extra_files",
     ),
+    "a folder that is a file": ({"handler": "handler.py", "export_path": "model.py"}, "export_path=model.py is no folder"),
     "a config near miss": ({"handler": "handler.py", "config_file": "near.yaml"}, "did you mean batchSize"),
 }
 

@@ -24,7 +24,7 @@ from marline.handler import shared_files
 
 RUNTIMES = ("python", "python3", "LSP")
 STOCK_LSP = ("BaseHandler", "TorchScriptHandler")
-NAMED = r"[A-Za-z0-9][\w.+-]*"
+NAMED = r"[A-Za-z0-9][\w.-]*"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +74,7 @@ def build(
         add(files, extras(extra_files, Path(work)))
         install = carry_requirements(requirements_file, requirements, files, Path(work))
         warnings = list(_share(files, runtime, values))
-        mar = Path(export_path) / f"{model_name}.mar"
-        mar.parent.mkdir(parents=True, exist_ok=True)
+        mar = _folder(export_path) / f"{model_name}.mar"
         write_mar(
             mar,
             model=model_name,
@@ -131,6 +130,14 @@ def _one_of(one: str, first: str | Path | None, other: str, second: str | Path |
     if first is not None and second is not None:
         raise RequestError(f"{one}={first} and {other}={second} are two names of one thing; write one of them")
     return second if first is None else first
+
+
+def _folder(told: str | Path) -> Path:
+    try:
+        Path(told).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RequestError(f"export_path={told} is no folder and cannot be made one: {error}") from None
+    return Path(told)
 
 
 def _name(file: str | Path | None) -> str | None:
