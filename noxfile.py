@@ -27,7 +27,7 @@ STAGES = {
     "load": "Stage 1: a checkpoint folder and sample inputs from the model's source.",
     "wrap": "Stage 2: a self-contained Hugging Face repository whose use can be tracked.",
     "export": "Stage 3: TorchScript, proven equal to the eager model.",
-    "archive": "Stage 4: the .mar, with the shared handler inside.",
+    "archive": "Stage 4: the .mar, with the shared handler inside; of any files: model_name=X model_file=F; inspect=FILE.mar",
     "deploy": "Stage 5: prove the archive over HTTP on a real TorchServe.",
     "tune": "Stage 6: find batch size and delay with real load: nox -s tune -- model=digits_cnn tune.slo_ms=50",
     "report": "Stage 7: the capacity report as HTML, Markdown and JSON.",
@@ -80,7 +80,10 @@ def add_stage(name: str, summary: str) -> None:
     """One command per stage; it makes what is missing upstream and reuses what is current."""
 
     def command(session: nox.Session) -> None:
-        run(session, "python", "-m", "pipelines", f"until={name}", *session.posargs)
+        if name == "archive" and session.posargs and not any(word.startswith("model=") for word in session.posargs):
+            run(session, "python", "-m", "marline.archive", *session.posargs)  # no stage of a run: any files, any archive
+        else:
+            run(session, "python", "-m", "pipelines", f"until={name}", *session.posargs)
 
     command.__doc__ = summary  # before nox reads it
     nox.session(name=name, venv_backend="none", requires=["env"], default=False)(command)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from marline.archive._words import parameters
 from marline.core import read_config
 from pipelines.schedule import request
 
@@ -58,7 +59,9 @@ def test_every_command_exists_and_takes_the_words_it_is_given() -> None:
         assert name in known, command
         if name == "schedule" and any(word.startswith("cron=") for word in told):
             _, told = request(told)
-        if told and not told[0].startswith((*OTHER_WORDS, "-")):
+        if name == "archive" and any(word.startswith("model_name=") for word in told):
+            parameters(told)
+        elif told and not told[0].startswith((*OTHER_WORDS, "-")):
             read_config(told)
 
 

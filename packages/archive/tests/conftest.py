@@ -5,6 +5,7 @@ import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,7 +21,7 @@ with warnings.catch_warnings():
     import ts  # noqa: F401
 
 ROOT = Path(__file__).parents[3]
-SETTINGS = {
+SETTINGS: dict[str, Any] = {
     "version": "1.3",
     "handler": None,
     "explain": False,
@@ -47,7 +48,9 @@ def config() -> ArchiveConfig:
 def build(config: ArchiveConfig) -> Build:
     """Run stage archive of digits_cnn in RUN, on stages before it that are small."""
 
-    def make(run: Path, handler: Path = ROOT / "models" / "digits_cnn" / "handler.py", model: str = "digits_cnn") -> Manifest:
+    def make(
+        run: Path, handler: Path = ROOT / "models" / "digits_cnn" / "handler.py", model: str = "digits_cnn", **more: Any
+    ) -> Manifest:
         files = {
             "wrap/repository/config.json": json.dumps({"id2label": {}}),
             "wrap/repository/tracker.json": json.dumps({"collector_url": None, "model": "digits_cnn", "detail": "minimal"}),
@@ -63,7 +66,8 @@ def build(config: ArchiveConfig) -> Build:
             for stage in ("wrap", "export")
         )
         (run / "archive").mkdir()
-        return archive(model, config, wrapped, exported, handler, "cpu", run / "archive")
+        told = ArchiveConfig.model_validate({**SETTINGS, **more})
+        return archive(model, told, wrapped, exported, handler, "cpu", run / "archive")
 
     return make
 

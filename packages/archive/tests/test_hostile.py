@@ -2,6 +2,7 @@
 
 import json
 import stat
+import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -43,6 +44,55 @@ def test_an_entry_that_is_no_plain_file_is_refused(tmp_path: Path, kind: int) ->
     file = mar(tmp_path / "a.mar", {"MAR-INF/MANIFEST.json": MANIFEST, "link": "/etc/passwd"}, {"link": kind | 0o777})
 
     with pytest.raises(ArchiveError, match="'link' leaves the archive's folder or is no plain file"):
+        read_mar(file)
+
+
+@pytest.mark.parametrize(
+    ("names", "why"),
+    [
+        (["a.py", "a.py"], r"two entries are called 'a\.py'"),
+        (["a.py", "./a.py"], r"two entries are called 'a\.py'"),
+        (["a.py", "A.py"], r"'a\.py' and 'A\.py' are one name where case does not count"),
+        (["a/x.py", "A/y.py"], "'a' and 'A' are one name"),
+        (["a", "a/b"], "'a' is a file and a folder"),
+        (["mar-inf/manifest.json"], "one name where case does not count"),
+        (["a\x07.py"], r"the entry 'a\\x07\.py' leaves"),
+    ],
+)
+def test_entries_that_would_overwrite_each_other_are_refused(names: list[str], why: str, tmp_path: Path) -> None:
+    file = tmp_path / "a.mar"
+    with zipfile.ZipFile(file, "w") as archive, warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # a name that is there twice is the point
+        for name in ("MAR-INF/MANIFEST.json", *names):
+            archive.writestr(name, MANIFEST)
+
+    with pytest.raises(ArchiveError, match=rf"{why}.*; do not serve it"):
+        read_mar(file)
+
+
+def test_a_hundred_thousand_entries_are_refused(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.mar", "w") as archive:
+        archive.writestr("MAR-INF/MANIFEST.json", MANIFEST)
+        for place in range(100_000):
+            archive.writestr(str(place), b"")
+
+    with pytest.raises(ArchiveError, match="it has more than 20,000 entries; do not serve it"):
+        read_mar(tmp_path / "a.mar")
+
+
+def test_a_bomb_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.mar", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("MAR-INF/MANIFEST.json", MANIFEST)
+        archive.writestr("model.pt", bytes(100 << 20))
+
+    with pytest.raises(ArchiveError, match="bytes, far more than it weighs; do not serve it"):
+        read_mar(tmp_path / "a.mar")
+
+
+def test_a_manifest_too_large_to_be_one_is_refused(tmp_path: Path) -> None:
+    file = mar(tmp_path / "a.mar", {"MAR-INF/MANIFEST.json": MANIFEST + " " * (1 << 20)})
+
+    with pytest.raises(ArchiveError, match=r"is not a model archive: its MAR-INF/MANIFEST\.json has"):
         read_mar(file)
 
 

@@ -177,6 +177,23 @@ def test_settings_of_an_export_are_typed(project: Path) -> None:
     ]
 
 
+def test_requirements_are_off_until_something_is_to_be_installed(project: Path) -> None:
+    (project / "needs.txt").write_text("einops==0.8.0\n")
+
+    off = read_config(["model=resnet50", "archive.requirements=off"]).config.archive
+    on = read_config(["model=resnet50", "archive.requirements=install", "archive.requirements_file=needs.txt"]).config.archive
+
+    assert [("off", None), ("install", "needs.txt")] == [(one.requirements, one.requirements_file) for one in (off, on)]
+    with pytest.raises(RequestError, match=r"archive\.requirements = 'install' .*archive\.requirements_file names none"):
+        read_config(["model=resnet50", "archive.requirements=install"])
+
+
+@pytest.mark.parametrize("word", ["archive.extra_files=[no.py]", "archive.requirements_file=no.txt"])
+def test_a_file_for_the_archive_that_is_none_is_refused(project: Path, word: str) -> None:
+    with pytest.raises(RequestError, match=r"no\.\w+.* is refused: there is no"):
+        read_config(["model=resnet50", word])
+
+
 def test_no_model_at_all_is_refused_with_the_known_ones(project: Path) -> None:
     assert "write model=NAME with one of detr_tiny, digits_cnn, digits_sklearn, efficientnet_lite0" in refused()
 

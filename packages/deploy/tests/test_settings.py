@@ -69,6 +69,28 @@ def test_a_secret_in_our_environment_does_not_reach_the_server() -> None:
     assert told["PATH"].startswith(f"{Path(sys.executable).parent}:")
 
 
+def test_pip_is_told_where_to_look_on_a_server_that_installs_and_nowhere_else(config: DeployConfig) -> None:
+    ours = {
+        **os.environ,
+        "PIP_INDEX_URL": "here",
+        "PIP_FIND_LINKS": "there",
+        "PIP_NO_INDEX": "1",
+        "PIP_CONFIG_FILE": "it",
+        "PIP_X": "x",
+    }
+    installing = SHOW_ENVIRONMENT.replace("}))", "}, installs=True))")
+
+    told = [
+        json.loads(subprocess.run([sys.executable, "-c", code], env=ours, capture_output=True, check=True, timeout=60).stdout)
+        for code in (SHOW_ENVIRONMENT, installing)
+    ]
+
+    assert [set(), {"PIP_INDEX_URL", "PIP_FIND_LINKS", "PIP_NO_INDEX", "PIP_CONFIG_FILE"}] == [
+        {name for name in environment if name.startswith("PIP_")} for environment in told
+    ]
+    assert "install_py_dep_per_model=true\n" in properties(Path("folder"), PORTS, config, installs=True)
+
+
 def test_ports_are_free_and_different() -> None:
     ports = free_ports()
 

@@ -1,4 +1,4 @@
-"""Builds an archive from files of the user's, outside a run: model-servers' parameters and torch-model-archiver's side by side."""
+"""Builds an archive from files of the user's, outside a run, by model-servers' parameters and torch-model-archiver's."""
 
 import re
 import sys
@@ -24,7 +24,7 @@ from marline.handler import shared_files
 
 RUNTIMES = ("python", "python3", "LSP")
 STOCK_LSP = ("BaseHandler", "TorchScriptHandler")
-NAMED = r"[A-Za-z0-9][\w.+-]*"
+NAMED = r"[A-Za-z0-9][\w.-]*"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +74,7 @@ def build(
         add(files, extras(extra_files, Path(work)))
         install = carry_requirements(requirements_file, requirements, files, Path(work))
         warnings = list(_share(files, runtime, values))
-        mar = Path(export_path) / f"{model_name}.mar"
-        mar.parent.mkdir(parents=True, exist_ok=True)
+        mar = _folder(export_path) / f"{model_name}.mar"
         write_mar(
             mar,
             model=model_name,
@@ -133,6 +132,14 @@ def _one_of(one: str, first: str | Path | None, other: str, second: str | Path |
     return second if first is None else first
 
 
+def _folder(told: str | Path) -> Path:
+    try:
+        Path(told).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RequestError(f"export_path={told} is no folder and cannot be made one: {error}") from None
+    return Path(told)
+
+
 def _name(file: str | Path | None) -> str | None:
     return Path(file).name if file is not None else None
 
@@ -149,11 +156,9 @@ def _handler(told: str, runtime: str, files: dict[str, Path], work: Path) -> str
         return place
     file = Path(place if place.endswith(".py") else f"{place}.py")
     if not file.is_file():
-        stock = get_close_matches(place, model_handlers, n=1)
-        near = (
-            f"; did you mean TorchServe's own {stock[0]}?" if stock else f"; TorchServe's own are {', '.join(model_handlers)}"
-        )
-        raise RequestError(f"handler={told}: there is no file {file}{near}")
+        near = get_close_matches(place, model_handlers, n=1)
+        stock = f"did you mean {near[0]}?" if near else f"TorchServe's own are {', '.join(model_handlers)}"
+        raise RequestError(f"handler={told}: there is no file {file}; {stock}")
     refuse_shadow(file)
     return serve_by(file, function or None, files, work)
 
@@ -182,8 +187,6 @@ def _share(files: dict[str, Path], runtime: str, values: Mapping[str, Any]) -> I
     try:
         add(files, {file.name: file for file in shared})
     except RequestError as error:
-        raise RequestError(
-            f"{error} (the handler imports the shared base handler, which brings files of these names)"
-        ) from None
+        raise RequestError(f"{error}: the shared base handler, which is imported here, brings files of its own") from None
     if shared and packed is not None:
         del files[Path(packed).name]

@@ -1,4 +1,4 @@
-"""What an entry of an archive may be called, and how much of them there may be; the same for what is read and what is unpacked."""
+"""What an entry of an archive may be called, and how many there may be: the same for what is read and what is unpacked."""
 
 import unicodedata
 from dataclasses import dataclass, field
@@ -6,7 +6,7 @@ from pathlib import Path, PurePosixPath
 
 from marline.core import ArchiveError
 
-ENTRIES = 20_000
+ENTRIES = 20_000  # fewer than this has any package that a model brings along
 TOTAL_BYTES = 256 << 30
 SMALL_BYTES, RATIO = 64 << 20, 200  # weights hardly deflate; what grows more than this beyond 64 MiB is no archive of a model
 

@@ -17,8 +17,11 @@ from marline.core import RequestError
 
 ENTRY = "marline_entry.py"
 FACTORY = "handler_factory"
-MAKERS = (FACTORY, "namedtuple", "NamedTuple", "TypedDict", "Enum", "IntEnum", "StrEnum", "Flag", "make_dataclass", "type")
-NO_HANDLERS = ("object", "Module", "Exception", "Enum", "NamedTuple", "Protocol", "TypedDict")  # bases without a handle
+NO_HANDLERS = (  # bases without a `handle`, and calls that make classes without one
+    *("object", "Module", "Exception", "Protocol", "Enum", "IntEnum", "StrEnum", "Flag"),
+    *("NamedTuple", "namedtuple", "TypedDict", "make_dataclass"),
+)
+MAKERS = (FACTORY, "type", *NO_HANDLERS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +37,7 @@ class _Class:
     name: str
     bases: tuple[str, ...]  # last parts of their names; FACTORY where it is made by a call of it
     handles: bool
-    counts_only: bool = False  # an alias, or made by a call that makes no handlers
+    written: bool = True  # by a class statement or the factory; an alias, say, only counts
 
 
 def entry_of(file: Path, function: str | None) -> Entry:
@@ -48,16 +51,13 @@ def entry_of(file: Path, function: str | None) -> Entry:
         raise RequestError(f"{file.name} defines no {function!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
     if (function is not None and function not in own) or (function is None and "handle" in names - own):
         return Entry(f"{file.name}:{function}" if function else file.name, None)
-    able = [one for one in classes if function in {None, one.name} and _may_handle(one, classes)]
+    able = [one for one in classes if (one.written if function is None else one.name == function) and _may_handle(one, classes)]
     if not able and open_ended and function is None:
         return Entry(file.name, None)  # a function handle may come with `import *`
     if not able:
-        what = (
-            f"{function} in {file.name} has no handle method"
-            if function
-            else f"{file.name} defines no handler: no function handle, no class with such a method"
-        )
-        raise RequestError(f"{what}; name the function or class that serves, handler={file.name}:NAME")
+        neither = "there is neither a function handle nor a class with such a method"
+        what = f"{function} has no handle method" if function else neither
+        raise RequestError(f"{file.name}: {what}; name what serves, {file.name}:NAME")
     served = able[0] if function else _served(able)
     return Entry(file.name, None) if len(classes) == 1 else Entry(ENTRY, _source(file, served.name))
 
@@ -149,8 +149,8 @@ def _classes(tree: ast.Module) -> list[_Class]:
             value, made = statement.value, _last(statement.value)
             alias = isinstance(value, ast.Name) and made in {one.name for one in found}
             if alias or (isinstance(value, ast.Call) and made in MAKERS):
-                helper = made != FACTORY
-                found += [_Class(one.id, (made,), False, helper) for one in targets if isinstance(one, ast.Name)]
+                written = made == FACTORY
+                found += [_Class(one.id, (made,), False, written) for one in targets if isinstance(one, ast.Name)]
     return list({one.name: one for one in found}.values())
 
 
@@ -179,6 +179,6 @@ def _served(classes: Sequence[_Class]) -> _Class:
 def _may_handle(one: _Class, classes: Sequence[_Class]) -> bool:
     """Whether a class can have a `handle` method; a base from elsewhere may bring it."""
     known = {each.name: each for each in classes if each is not one}
-    if one.handles or one.counts_only:
-        return one.handles
+    if one.handles:
+        return True
     return any(_may_handle(known[base], [*known.values()]) if base in known else base not in NO_HANDLERS for base in one.bases)

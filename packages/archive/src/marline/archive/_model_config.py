@@ -107,7 +107,7 @@ def _refuse_tricks(content: str) -> None:
     depth = 0
     for event in yaml.parse(content, Loader=yaml.SafeLoader):
         if isinstance(event, yaml.AliasEvent):
-            raise ValueError(f"*{event.anchor} on line {event.start_mark.line + 1}: aliases are not read; write the value out")
+            raise ValueError(f"*{event.anchor}: aliases are not read; write the value out")  # noqa: TRY004
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
         elif isinstance(event, yaml.CollectionEndEvent):
@@ -130,24 +130,27 @@ def _refuse_tricks(content: str) -> None:
 
 def _wrong(key: str, value: Any) -> str | None:
     """Why a value of a known key is none; None where it is."""
+    if key == "maxBatchDelay" and value == 0 and not isinstance(value, bool):
+        return NO_DELAY
+    right, otherwise = _rule(key, value)
+    return None if right else otherwise
+
+
+def _rule(key: str, value: Any) -> tuple[bool, str]:
+    """Whether a value is right, and what it must be."""
     if key in WHOLE:
         low, high = WHOLE[key]
-        if isinstance(value, bool) or not isinstance(value, int):
-            return f"TorchServe takes a whole number, unquoted, from {low} to {high}"
-        if key == "maxBatchDelay" and value == 0:
-            return NO_DELAY
-        return None if low <= value <= high else f"it must be from {low} to {high}"
+        return type(value) is int and low <= value <= high, f"it must be a whole number, unquoted, from {low} to {high}"
     if key in FLAGS:
-        return None if isinstance(value, bool) else "it must be true or false"
+        return isinstance(value, bool), "it must be true or false"
     if key in WORDS:
-        known = isinstance(value, str) and value.lower() in WORDS[key]
-        return None if known else f"it must be one of {', '.join(WORDS[key])}"
+        return isinstance(value, str) and value.lower() in WORDS[key], f"it must be one of {', '.join(WORDS[key])}"
     if key == "deviceIds":
         whole = isinstance(value, list) and all(type(each) is int and each >= 0 for each in value)
-        return None if whole and value and len(set(value)) == len(value) else "it must be a list of different GPU numbers"
+        return whole and 0 < len(value) == len(set(value)), "it must be a list of different GPU numbers"
     if key == "pt2":
-        return None if isinstance(value, (str, dict)) else "it must be a mapping, or the name of a backend"
-    return None if isinstance(value, dict) else "it must be a mapping"
+        return isinstance(value, (str, dict)), "it must be a mapping, or the name of a backend"
+    return isinstance(value, dict), "it must be a mapping"
 
 
 def _section(section: str, told: Any, known: tuple[str, ...]) -> Iterator[str]:

@@ -55,7 +55,7 @@ def completed(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def as_text(values: Mapping[str, Any]) -> str:
     """Values as YAML, in their order."""
-    return yaml.safe_dump(dict(values), sort_keys=False, allow_unicode=True)
+    return yaml.safe_dump(dict(values), sort_keys=False)  # escaped: yaml reads not every character back
 
 
 def _frontend(serving: Serving) -> dict[str, Any]:

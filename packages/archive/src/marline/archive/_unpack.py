@@ -18,10 +18,10 @@ from marline.archive._entries import Gate, bound_of
 from marline.core import ArchiveError, MarlineError
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".zip")
-COMPRESSED: dict[bytes, Callable[[Path], IO[bytes]]] = {
-    b"\x1f\x8b": gzip.open,  # type: ignore[dict-item]  # its default mode is rb
-    b"BZh": bz2.open,  # type: ignore[dict-item]
-    b"\xfd7zXZ\x00": lzma.open,  # type: ignore[dict-item]
+COMPRESSED: dict[bytes, Callable[[Path], Any]] = {
+    b"\x1f\x8b": gzip.open,
+    b"BZh": bz2.open,
+    b"\xfd7zXZ\x00": lzma.open,
 }
 ZIP = (b"PK\x03\x04", b"PK\x05\x06")  # the second is an empty one
 CHUNK = 1 << 20
@@ -31,7 +31,7 @@ CLUTTER = ("__pycache__", "__MACOSX", ".DS_Store")
 def unpack(archive: Path, folder: Path) -> dict[str, Path]:
     """Write the files of an archive below `folder`; name inside -> file.
 
-    ArchiveError where it is damaged, no archive, too large, or would write elsewhere; what was written until then stays.
+    ArchiveError where it is damaged or no archive; nothing is written where it is too large or would write elsewhere.
     """
     gate = Gate(archive, "it is not unpacked; pack it anew with tar -czf FILE.tar.gz -C FOLDER .", bound_of(archive))
     try:
@@ -52,37 +52,39 @@ def is_clutter(path: PurePosixPath) -> bool:
 
 
 def _zip(archive: Path, folder: Path, gate: Gate) -> dict[str, Path]:
-    found = {}
     with zipfile.ZipFile(archive) as packed:
+        files = {}
         for info in packed.infolist():
             kind = stat.S_IFMT(info.external_attr >> 16)
             plain = kind in {0, stat.S_IFREG} and not info.flag_bits & 1  # 1: encrypted
             path = gate.admit(info.filename, info.file_size, folder=info.is_dir() and kind != stat.S_IFLNK, plain=plain)
             if not info.is_dir() and not is_clutter(path):
-                with packed.open(info) as source:
-                    found[str(path)] = _write(source, folder / path)
-    return found
+                files[path] = info
+        return {str(path): _write(packed.open(info), folder / path) for path, info in files.items()}
 
 
 def _tar(archive: Path, start: bytes, folder: Path, gate: Gate) -> dict[str, Path]:
-    found = {}
     opener = next((opener for magic, opener in COMPRESSED.items() if start.startswith(magic)), None)
     plain = archive if opener is None else _decompressed(archive, opener, folder.with_name(f"{folder.name}.tar"), gate)
     with tarfile.open(plain, "r:") as packed:
+        files = {}
         for info in packed:
             path = gate.admit(info.name, info.size, folder=info.isdir(), plain=info.isreg() and not info.issparse())
-            source = packed.extractfile(info) if info.isreg() else None
-            if source is not None and not is_clutter(path):
-                found[str(path)] = _write(source, folder / path)
-        end = packed.offset
-    with plain.open("rb") as stream:
+            if info.isreg() and not is_clutter(path):
+                files[path] = info
+        _refuse_cut(plain, packed.offset, gate)
+        return {str(path): _write(packed.extractfile(info), folder / path) for path, info in files.items()}
+
+
+def _refuse_cut(tar: Path, end: int, gate: Gate) -> None:
+    """A tar ends with a block of zeros; one that was cut before it is a whole one to tarfile."""
+    with tar.open("rb") as stream:
         stream.seek(end)
-        if stream.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):  # tarfile takes a tar that was cut here for a whole one
+        if stream.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
             raise gate.refused("it is cut short")
-    return found
 
 
-def _decompressed(archive: Path, opener: Callable[[Path], IO[bytes]], file: Path, gate: Gate) -> Path:
+def _decompressed(archive: Path, opener: Callable[[Path], Any], file: Path, gate: Gate) -> Path:
     """The tar alone, first, so that no header in it can ask for more memory than the whole may have."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with opener(archive) as source, file.open("wb") as target:
@@ -93,8 +95,9 @@ def _decompressed(archive: Path, opener: Callable[[Path], IO[bytes]], file: Path
     return file
 
 
-def _write(source: IO[Any], file: Path) -> Path:
+def _write(source: IO[bytes] | None, file: Path) -> Path:
+    assert source is not None  # tarfile has content for every plain file
     file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("xb") as target:
+    with source, file.open("xb") as target:
         shutil.copyfileobj(source, target, CHUNK)
     return file

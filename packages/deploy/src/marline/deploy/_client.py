@@ -65,7 +65,16 @@ class Client:
     transport: httpx2.BaseTransport | None = None
     metrics_url: str = ""
 
-    def register(self, archive: str, model: str, *, batch_size: int, max_batch_delay_ms: int, workers: int) -> None:
+    def register(
+        self,
+        archive: str,
+        model: str,
+        *,
+        batch_size: int,
+        max_batch_delay_ms: int,
+        workers: int,
+        deadline_s: float = DEADLINE_S,
+    ) -> None:
         """Ask for a model to be loaded; returns before it is. Every value is sent, because defaults differ by source."""
         query = {
             "url": archive,
@@ -75,7 +84,7 @@ class Client:
             "initial_workers": workers,
             "synchronous": "false",
         }
-        self._manage("POST", "/models", query)
+        self._manage("POST", "/models", query, deadline_s=deadline_s)
 
     def unregister(self, model: str) -> None:
         """Remove a model; nothing happens where there is none."""
@@ -126,12 +135,12 @@ class Client:
         except httpx2.HTTPError:
             return False
 
-    def _manage(self, verb: str, path: str, query: Mapping[str, Any], also: int = 200) -> Any:
+    def _manage(self, verb: str, path: str, query: Mapping[str, Any], also: int = 200, deadline_s: float = DEADLINE_S) -> Any:
         try:
-            with self._http(DEADLINE_S) as http:
+            with self._http(deadline_s) as http:
                 reply = http.request(verb, self.management_url + path, params=dict(query), headers=self._headers())
         except httpx2.HTTPError as error:
-            raise ServerError(f"TorchServe gave no answer to {verb} {path} within {DEADLINE_S:.0f} s: {error!r}") from None
+            raise ServerError(f"TorchServe gave no answer to {verb} {path} within {deadline_s:.0f} s: {error!r}") from None
         if reply.status_code >= 400 and reply.status_code != also:
             raise ServerError(f"TorchServe answers {reply.status_code} to {verb} {path}: {reply.text.strip()[:500]}")
         return reply.json()

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
+from marline.archive import requirements_of
 from marline.core import DeployConfig, Manifest, ParityError, StageError, progress, seal, verify, write_json
 from marline.deploy._client import Client, content_type_of
 from marline.deploy._java import java_version
@@ -21,7 +22,8 @@ def deploy(model: str, config: DeployConfig, exported: Manifest, archived: Manif
     archive, told = archived.path(archived.facts["archive"]), archived.config
     pairs = read_golden(exported.path("golden.json"))
     progress(0.1, "starting TorchServe")
-    with serving(config, out.parent / "logs" / "deploy") as server:
+    installs = requirements_of(archive) is not None
+    with serving(config, out.parent / "logs" / "deploy", installs=installs) as server:
         progress(0.4, "loading the archive")
         began = time.monotonic()
         status = server.load(

@@ -23,13 +23,14 @@ TRACEBACK = "Traceback (most recent call last):"
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A running TorchServe; `batches` is where our handler logs each batch."""
+    """A running TorchServe; `batches` is where our handler logs each batch; `installs` says it installs requirements."""
 
     client: Client
     folder: Path
     logs: Path
     ready_s: float
     guard: subprocess.Popen[bytes]
+    installs: bool = False
 
     @property
     def batches(self) -> Path:
@@ -48,7 +49,11 @@ class Server:
         except OSError:  # another file system
             stored.write_bytes(archive.read_bytes())
         seen = self._worker_log_size()
-        self.client.register(archive.name, model, batch_size=batch_size, max_batch_delay_ms=max_batch_delay_ms, workers=workers)
+        told = {"batch_size": batch_size, "max_batch_delay_ms": max_batch_delay_ms, "workers": workers}
+        if self.installs:
+            self._install(archive.name, model, told)
+        else:
+            self.client.register(archive.name, model, **told)
         status = self._wait_ready(model, workers, seen)
         if (status.batch_size, status.max_batch_delay_ms) != (batch_size, max_batch_delay_ms):
             raise ServerError(
@@ -65,6 +70,15 @@ class Server:
         for pid, _ in status.workers if status is not None else ():
             while pid > 0 and Path(f"/proc/{pid}").exists() and time.monotonic() < deadline:
                 time.sleep(POLL_S)
+
+    def _install(self, archive: str, model: str, told: Mapping[str, int]) -> None:
+        """Register, which takes as long as pip does; what pip could not install is not left registered without workers."""
+        try:
+            self.client.register(archive, model, **told, deadline_s=self.ready_s)
+        except ServerError as error:
+            self.client.unregister(model)
+            where = "PIP_INDEX_URL, PIP_FIND_LINKS, PIP_NO_INDEX and PIP_CONFIG_FILE say where pip looks"
+            raise ServerError(f"{error}; pip's own words are in {self.logs}/server.log; {where}") from None
 
     def _wait_ready(self, model: str, workers: int, seen: int) -> Status:
         deadline = time.monotonic() + self.ready_s
@@ -99,11 +113,17 @@ class Server:
 
 @contextmanager
 def serving(
-    config: DeployConfig, logs: Path, *, accelerator: Accelerator | None = None, threads: int | None = None
+    config: DeployConfig,
+    logs: Path,
+    *,
+    accelerator: Accelerator | None = None,
+    threads: int | None = None,
+    installs: bool = False,
 ) -> Iterator[Server]:
     """Start a TorchServe without models; always stop it, whatever happens inside.
 
-    `accelerator` is given only while load is measured on an emulated one; `threads` caps each worker's.
+    `accelerator` is given only while load is measured on an emulated one; `threads` caps each worker's; `installs` has each
+    archive's requirements installed for it alone, where it names them (`marline.archive.requirements_of`).
     Raises ServerError or NotReady where it does not come up.
     """
     java_home_of(config)  # refused before anything is there to tidy up
@@ -111,7 +131,7 @@ def serving(
     logs.mkdir(parents=True, exist_ok=True)
     for attempt in range(1, STARTS + 1):
         folder, ports = new_folder(), free_ports()
-        guard = _start(folder, ports, config, logs, _told_workers(folder, accelerator, threads))
+        guard = _start(folder, ports, config, logs, _told_workers(folder, accelerator, threads), installs=installs)
         try:
             client = _connect(guard, folder, ports, config, logs)
         except ServerError:
@@ -124,7 +144,7 @@ def serving(
             raise
         break
     try:
-        yield Server(client, folder, logs, config.ready_s, guard)
+        yield Server(client, folder, logs, config.ready_s, guard, installs)
     finally:
         _stop(guard)
 
@@ -142,13 +162,15 @@ def _told_workers(folder: Path, accelerator: Accelerator | None, threads: int | 
     return told
 
 
-def _start(folder: Path, ports: Ports, config: DeployConfig, logs: Path, more: Mapping[str, str]) -> subprocess.Popen[bytes]:
+def _start(
+    folder: Path, ports: Ports, config: DeployConfig, logs: Path, more: Mapping[str, str], *, installs: bool
+) -> subprocess.Popen[bytes]:
     java_home = java_home_of(config)
-    (folder / "config.properties").write_text(properties(folder, ports, config))
+    (folder / "config.properties").write_text(properties(folder, ports, config, installs=installs))
     (folder / "log4j2.xml").write_text(log4j(logs.resolve()))
     told = {
         "command": command(folder, java_home, sys.executable),
-        "env": environment(folder, logs.resolve(), java_home, dict(more)),
+        "env": environment(folder, logs.resolve(), java_home, dict(more), installs=installs),
         "logs": str(logs.resolve()),
     }
     write_json(folder / "guard.json", told)

@@ -17,6 +17,7 @@ import ts
 from marline.core import DeployConfig, RequestError
 
 PASSED_ON = ("LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "OPENBLAS_CORETYPE")
+PIP = ("PIP_INDEX_URL", "PIP_FIND_LINKS", "PIP_NO_INDEX", "PIP_CONFIG_FILE")  # where a server that installs does it from
 SECRETS = "(?i).*(key|token|secret|password|credential|aws_|hf_).*"
 
 
@@ -45,8 +46,8 @@ def _free(stack: ExitStack, count: int) -> Iterator[int]:
         yield probe.getsockname()[1]
 
 
-def properties(folder: Path, ports: Ports, config: DeployConfig) -> str:
-    """The text of config.properties."""
+def properties(folder: Path, ports: Ports, config: DeployConfig, *, installs: bool = False) -> str:
+    """The text of config.properties; `installs` lets an archive have its requirements installed, for itself alone."""
     values = {
         "inference_address": f"http://127.0.0.1:{ports.inference}",
         "management_address": f"http://127.0.0.1:{ports.management}",
@@ -61,7 +62,7 @@ def properties(folder: Path, ports: Ports, config: DeployConfig) -> str:
         "enable_model_api": "true",  # for our own use: tokens are on and the address is loopback
         "disable_token_authorization": "false",
         "token_expiration_min": 1440,  # the default of 60 would end a long run with 400s
-        "install_py_dep_per_model": "false",
+        "install_py_dep_per_model": str(installs).lower(),
         "blacklist_env_vars": SECRETS,
         "limit_max_image_pixels": "true",
         "max_request_size": config.max_request_mb * 2**20,
@@ -99,9 +100,13 @@ def log4j(logs: Path) -> str:
 """
 
 
-def environment(folder: Path, logs: Path, java_home: Path, more: dict[str, str]) -> dict[str, str]:
-    """An allow-list, never ours: what is in our environment does not reach model code."""
-    told = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+def environment(folder: Path, logs: Path, java_home: Path, more: dict[str, str], *, installs: bool = False) -> dict[str, str]:
+    """An allow-list, never ours: what is in our environment does not reach model code.
+
+    Where pip is to install from reaches it too on a server that installs: TorchServe has one environment for both.
+    """
+    names = PASSED_ON + PIP if installs else PASSED_ON
+    told = {name: os.environ[name] for name in names if name in os.environ}
     return {
         **told,
         # an archive with runtime python3 runs the first python3 on PATH: it must be the one that has TorchServe

@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from marline.archive import extract, read_mar
+from marline.archive import extract, read_mar, requirements_of
 from marline.core import (
     Config,
     Manifest,
@@ -62,7 +62,8 @@ def serve(config: Config, tuned: Manifest) -> None:
     """Serve until interrupted; ServerError when the server ends or loses its workers by itself."""
     verify(tuned)
     archive, chosen = tuned.path(tuned.facts["tuned"]["archive"]), tuned.facts["chosen"]
-    with serving(config.deploy, project_root() / config.artifacts / config.model / "serve-logs") as server:
+    logs = project_root() / config.artifacts / config.model / "serve-logs"
+    with serving(config.deploy, logs, installs=requirements_of(archive) is not None) as server:
         server.load(
             archive,
             config.model,

@@ -8,7 +8,6 @@ import re
 import shutil
 import sys
 from collections.abc import Iterable, Iterator
-from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -96,7 +95,7 @@ def _text(files: Iterable[Path]) -> str:
     return "\n".join(file.read_text(encoding="utf-8") for file in files)
 
 
-def shared_files(imported: AbstractSet[str]) -> list[Path]:
+def shared_files(imported: set[str]) -> list[Path]:
     """The files of the shared base that code importing these modules needs beside it; none where it imports none of them."""
     inputs = [name for name in INPUTS if name in imported]
     if not inputs and not {Path(name).stem for name in SHARED} & imported:

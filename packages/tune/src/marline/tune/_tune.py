@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from marline.archive import from_yaml, read_mar, tuned
+from marline.archive import from_yaml, read_mar, requirements_of, tuned
 from marline.core import Accelerator, Config, Manifest, StageError, machine, seal, verify, write_json
 from marline.deploy import Server, prove, serving
 from marline.handler import read_golden
@@ -37,7 +37,7 @@ def tune(config: Config, accelerator: Accelerator, inputs: Sequence[Manifest], o
         raise StageError(f"deploy proved another archive than {archived.folder} holds; run again with fresh=deploy")
     archive, payloads = archived.path(archived.facts["archive"]), sorted(loaded.path("sample").iterdir())
     logs = out.parent / "logs" / "tune"
-    with measuring(f"{config.model}, run {out.parent.name}"), _server(config, accelerator, logs) as server:
+    with measuring(f"{config.model}, run {out.parent.name}"), _server(config, accelerator, archive, logs) as server:
         curve = service_curve(server, archive, config.model, payloads, max(config.tune.batch_sizes), config.tune.curve_repeats)
         slo = slo_of(config, curve)
         bench = Bench(server, config.model, payloads, config.tune, config.loadtest, slo["ms"], out, logs, is_reported(curve))
@@ -48,7 +48,7 @@ def tune(config: Config, accelerator: Accelerator, inputs: Sequence[Manifest], o
             runner.load(file, chosen[0])
             _prove(server, config.model, exported)
     if accelerator.kind == "emulated":  # answers are proven on a server that does not emulate
-        with serving(config.deploy, logs) as server:
+        with serving(config.deploy, logs, installs=requirements_of(archive) is not None) as server:
             serve(server, file, config.model, chosen[0])
             _prove(server, config.model, exported)
     result = {
@@ -83,9 +83,10 @@ def slo_of(config: Config, curve: Sequence[Point]) -> dict[str, Any]:
     }
 
 
-def _server(config: Config, accelerator: Accelerator, logs: Path) -> Any:
+def _server(config: Config, accelerator: Accelerator, archive: Path, logs: Path) -> Any:
     threads = max(1, len(os.sched_getaffinity(0)) // config.tune.workers)
-    return serving(config.deploy, logs, accelerator=accelerator, threads=threads)
+    installs = requirements_of(archive) is not None
+    return serving(config.deploy, logs, accelerator=accelerator, threads=threads, installs=installs)
 
 
 Verdict = tuple[Setting, dict[str, Any]]
