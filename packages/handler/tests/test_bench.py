@@ -11,9 +11,9 @@ import pytest
 from marline.core import LoadTestError
 from marline.handler import FakeContext, assemble, opened
 from packages.handler.bench.parts.archives import SERVED
-from packages.handler.bench.parts.closed_loop import Pace, rate
+from packages.handler.bench.parts.closed_loop import Pace, compare, rate
 from packages.handler.bench.parts.corpus import cases
-from packages.handler.bench.parts.figure import ratio, turns
+from packages.handler.bench.parts.figure import Compared, ratio, turns
 from packages.handler.bench.parts.nonces import KINDS
 
 
@@ -24,9 +24,22 @@ def test_contenders_take_turns_forwards_and_backwards() -> None:
 
 
 def test_a_ratio_is_the_median_over_passes() -> None:
-    row = ratio("speed", {"ours": [20, 30, 90], "theirs": [10, 10, 10]}, "ours", "theirs", 2.5, "")
+    compared = Compared({"ours": [20, 30, 90], "theirs": [10, 10, 10]})
+
+    row = ratio("speed", compared, "ours", "theirs", 2.5, "")
 
     assert (3.0, True, 3) == (row["value"], row["holds"], row["samples"])
+
+
+def test_a_contender_that_fails_has_no_figure_and_the_others_do() -> None:
+    def refuse() -> float:
+        raise LoadTestError("it answers 503")
+
+    compared = compare({"ours": lambda: 4.0, "theirs": refuse, "other": lambda: 2.0}, 2)
+
+    missing = ratio("speed", compared, "ours", "theirs", 1.0, "")
+    assert (None, False, "theirs: it answers 503") == (missing["value"], missing["holds"], missing["note"])
+    assert 2.0 == ratio("speed", compared, "ours", "other", 1.0, "")["value"]
 
 
 def test_a_rate_counts_whole_batches_between_two_of_them() -> None:

@@ -1,6 +1,7 @@
 """How many requests a server answers in a second while a number of users each wait for their answer and send again."""
 
 import json
+import math
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -8,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from marline.core import LoadTestError
+from marline.core import LoadTestError, MarlineError
 from marline.deploy import Server
 from marline.loadtest import Target
 from marline.loadtest._locust import locust, wait
 from marline.loadtest._measure import _forget_token, _write_plan
-from packages.handler.bench.parts.figure import turns
+from packages.handler.bench.parts.figure import Compared, turns
 
 USERS = 24
 TIMEOUT_S, ALLOWANCE_S = 30.0, 30.0
@@ -39,7 +40,7 @@ def answers_per_s(to: Target, payloads: Sequence[Path], pace: Pace) -> float:
         out = Path(folder)
         plan = _write_plan(out, to, payloads, TIMEOUT_S)
         words = ["--headless", "--only-summary", "-u", str(USERS), "-r", str(USERS), "--exit-code-on-error", "0"]
-        words += ["--run-time", f"{pace.warm_s + pace.seconds:g}s", "--stop-timeout", "5"]
+        words += ["--run-time", f"{math.ceil(pace.warm_s + pace.seconds)}s", "--stop-timeout", "5"]
         try:
             with locust("closed_loop.py", words, plan) as process:
                 code = wait(process, pace.warm_s + pace.seconds + ALLOWANCE_S, lambda _: None)
@@ -65,10 +66,17 @@ def rate(told: Mapping[str, Any], pace: Pace) -> float:
     return len(judged) / float(judged[-1] - since)
 
 
-def compare(contenders: Mapping[str, Callable[[], float]], passes: int) -> dict[str, list[float]]:
-    """Each contender's rates, measured in turn."""
-    rates: dict[str, list[float]] = {name: [] for name in contenders}
+def compare(contenders: Mapping[str, Callable[[], float]], passes: int) -> Compared:
+    """Each contender's rates, measured in turn; one that fails is out, and says why."""
+    found = Compared({name: [] for name in contenders})
     for name in turns(list(contenders), passes):
-        rates[name].append(contenders[name]())
-        print(f"  {name}: {rates[name][-1]:.1f}/s", flush=True)
-    return rates
+        if name in found.problems:
+            continue
+        try:
+            found.rates[name].append(contenders[name]())
+        except MarlineError as error:
+            found.problems[name] = str(error)
+            del found.rates[name]
+        else:
+            print(f"  {name}: {found.rates[name][-1]:.1f}/s", flush=True)
+    return found

@@ -1,10 +1,21 @@
 """Rows of the benchmark's table, and what pairs of measurements say."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
-Rates = Mapping[str, Sequence[float]]
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """What each contender reached in each pass, and why others have none."""
+
+    rates: dict[str, list[float]] = field(default_factory=dict)
+    problems: dict[str, str] = field(default_factory=dict)
+
+    def middle(self, name: str) -> float:
+        """The median of a contender's passes; NaN where it has none."""
+        return median(self.rates[name]) if name in self.rates else float("nan")
 
 
 def figure(
@@ -25,7 +36,7 @@ def turns(names: Sequence[str], passes: int) -> list[str]:
     return [name for turn in range(passes) for name in (names if turn % 2 == 0 else reversed(names))]
 
 
-def ratios(rates: Rates, first: str, second: str) -> list[float]:
+def ratios(rates: Mapping[str, Sequence[float]], first: str, second: str) -> list[float]:
     """First over second, pass by pass."""
     return [one / other for one, other in zip(rates[first], rates[second], strict=True)]
 
@@ -35,8 +46,11 @@ def spread(values: Sequence[float], digits: int = 2) -> str:
     return f"{min(values):.{digits}f} to {max(values):.{digits}f}"
 
 
-def ratio(name: str, rates: Rates, first: str, second: str, bar: float, note: str) -> dict[str, Any]:
+def ratio(name: str, compared: Compared, first: str, second: str, bar: float, note: str) -> dict[str, Any]:
     """The median of the paired ratios against the least it should be."""
-    found = ratios(rates, first, second)
-    seen = f"{median(rates[first]):.1f} against {median(rates[second]):.1f}/s; ratios of pairs {spread(found)}"
+    said = [f"{one}: {compared.problems[one]}" for one in (first, second) if one in compared.problems]
+    if said:
+        return failed(name, bar, "; ".join(said))
+    found = ratios(compared.rates, first, second)
+    seen = f"{compared.middle(first):.1f} against {compared.middle(second):.1f}/s; ratios of pairs {spread(found)}"
     return figure(name, median(found), "x", bar, median(found) >= bar, len(found), f"{seen}{note and '; ' + note}")

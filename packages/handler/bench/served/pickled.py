@@ -13,7 +13,7 @@ from ts.torch_handler.base_handler import BaseHandler
 
 
 class PickledHandler(BaseHandler):  # type: ignore[misc]  # TorchServe has no types
-    """Tensors uint8 [3, height, width] as the JSON that jsonpickle makes of them; answers in the same way."""
+    """Tensors uint8 [3, height, width], or a model's input as lists, as jsonpickle's JSON; answers in the same way."""
 
     processing = transforms.Compose(
         [
@@ -26,7 +26,8 @@ class PickledHandler(BaseHandler):  # type: ignore[misc]  # TorchServe has no ty
 
     def preprocess(self, data: Sequence[Mapping[str, Any]]) -> torch.Tensor:
         """One batch, stacked."""
-        return torch.stack([self.processing(jsonpickle.decode(request.get("data") or request["body"])) for request in data])  # noqa: S301
+        decoded = [jsonpickle.decode(request.get("data") or request["body"]) for request in data]  # noqa: S301
+        return torch.stack([torch.tensor(one) if isinstance(one, list) else self.processing(one) for one in decoded])
 
     def inference(self, data: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
         """Without gradients, as there."""
