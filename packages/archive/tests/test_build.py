@@ -17,10 +17,11 @@ import yaml
 from marline.archive import build as build_archive
 from marline.archive import extract, read_mar, requirements_of
 from marline.core import ArchiveError, RequestError, file_sha256
+from marline.handler import shared_files
 
 FACTORY = "from base_handler import handler_factory\nfrom model import MyNetwork\n\nhandler = handler_factory(MyNetwork)\n"
 FROM_SCRATCH = "class Mine:\n    def initialize(self, context): ...\n    def handle(self, data, context): return data\n"
-SHARED = {"base_handler.py", "collation.py", "request_decoding.py", "graph_file.py", "eager_model.py", "emulated_device.py"}
+SHARED = {file.name for file in shared_files({"base_handler"})}
 
 
 @pytest.fixture
