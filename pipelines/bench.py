@@ -3,7 +3,6 @@
 A benchmark is a file `packages/*/bench/NAME.py` or `tests/bench/NAME.py` with a function `figures()`.
 """
 
-import importlib.util
 import json
 import sys
 from collections.abc import Sequence
@@ -13,7 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from marline.core import MarlineError, RequestError, project_root, write_json
+from marline.core import MarlineError, RequestError, import_file, project_root, write_json
 
 COLUMNS = ("name", "value", "unit", "bar", "holds", "samples", "note")
 
@@ -26,12 +25,7 @@ def main(words: Sequence[str]) -> int:
     except MarlineError as error:
         print(f"bench: {error}", file=sys.stderr)
         return error.exit_code
-    spec = importlib.util.spec_from_file_location(f"bench_{name}", file)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    figures: list[dict[str, Any]] = module.figures()
+    figures: list[dict[str, Any]] = import_file(file, f"bench_{name}").figures()
     out = root / "artifacts" / "bench" / f"{name}.json"
     out.parent.mkdir(parents=True, exist_ok=True)
     write_json(out, {"name": name, "figures": figures})

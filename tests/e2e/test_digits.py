@@ -4,7 +4,6 @@ import io
 import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,7 @@ from safetensors.torch import load_file
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
-from marline.core import Manifest, read_config
+from marline.core import Manifest, import_file, read_config
 from marline.deploy import Server, serving
 
 pytestmark = pytest.mark.e2e
@@ -33,12 +32,7 @@ def held_back() -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def eager() -> torch.nn.Module:
-    spec = spec_from_file_location("digits_model", DIGITS / "model.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    network: torch.nn.Module = module.init_function()
+    network: torch.nn.Module = import_file(DIGITS / "model.py").init_function()
     network.load_state_dict(load_file(DIGITS / "model.safetensors"))
     return network.eval()
 

@@ -23,6 +23,7 @@ ROOT = Path(__file__).parents[3]
 SETTINGS = {
     "version": "1.3",
     "handler": None,
+    "explain": False,
     "batch_size": 2,
     "max_batch_delay_ms": 30,
     "workers": 4,

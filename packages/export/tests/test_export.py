@@ -31,7 +31,7 @@ def test_script_is_preferred_and_what_is_left_is_proven_and_frozen(run: Export, 
 
     verify(manifest)
     assert "script" == manifest.facts["method"]
-    assert {"model.pt", "golden.json", "parity.json"} == set(manifest.outputs)
+    assert {"eager.json", "model.pt", "golden.json", "parity.json"} == set(manifest.outputs)
     stages = ["exported", "frozen", "reloaded"] + ["C++"] * (not manifest.facts["skipped"])
     cases = ["batch 1", "batch 2", "batch 7", "batch 2, zeros", "batch 2, the opposite", "batch 2, a thousandth"]
     assert [(stage, case) for stage in stages for case in cases] == [

@@ -3,14 +3,13 @@
 import os
 import re
 from collections.abc import Callable
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from marline.core import ExportConfig, ExportError, ParityError
+from marline.core import ExportConfig, ExportError, ParityError, import_file
 from marline.export._graph import prove_graph
 
 APPROVED = Path(__file__).parent / "approved"
@@ -43,11 +42,7 @@ GALLERY: dict[str, tuple[list[Any], dict[str, Any]]] = {
     "GlobalState": (ROWS, {}),
     "OwnState": (ROWS, {}),
 }
-SPEC = spec_from_file_location("gallery", Path(__file__).with_name("gallery.py"))
-assert SPEC is not None
-assert SPEC.loader is not None
-MODULES = module_from_spec(SPEC)
-SPEC.loader.exec_module(MODULES)
+MODULES = import_file(Path(__file__).with_name("gallery.py"))
 Config = Callable[..., ExportConfig]
 
 

@@ -12,7 +12,7 @@ from torch import nn
 from torchvision.models.detection.anchor_utils import DefaultBoxGenerator
 from torchvision.models.detection.ssd import SSD
 
-from marline.core import ExportConfig, ExportError, ParityError
+from marline.core import ExportConfig, ExportError, ParityError, RequestError
 from marline.export._elsewhere import cpp_program
 from marline.export._graph import Proven, prove_graph, prove_in_process
 from marline.export._torchscript import load, operations
@@ -231,6 +231,11 @@ def test_methods_and_attributes_are_preserved_and_calls_are_compared(proven: Pro
     assert {"forward", "scaled", "drawn"} == set(found.signature["methods"])
     assert 7 == loaded.classes
     assert torch.equal(loaded(torch.ones(1, 4)) * 3, loaded.scaled(torch.ones(1, 4), 3.0))
+
+
+def test_a_layout_for_convolutions_is_refused_where_there_are_none(proven: Prove) -> None:
+    with pytest.raises(RequestError, match=r"export\.channels_last=true has no effect: the model has no convolution"):
+        proven(torch.nn.Linear(4, 2), ROWS, channels_last=True)
 
 
 def test_what_is_not_preserved_is_frozen_away(proven: Prove, tmp_path: Path) -> None:

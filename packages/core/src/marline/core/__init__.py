@@ -29,6 +29,7 @@ from marline.core._errors import (
     StageError,
     WorkerError,
 )
+from marline.core._import_file import import_file
 from marline.core._layers import Loaded, flatten, known_models, project_root, read_config, service_curves
 from marline.core._located import located
 from marline.core._main import main
@@ -72,6 +73,7 @@ __all__ = [
     "file_sha256",
     "flatten",
     "folder_sha256",
+    "import_file",
     "is_complete",
     "json_sha256",
     "known_models",

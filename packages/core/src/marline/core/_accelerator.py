@@ -35,5 +35,5 @@ def accelerator_of(config: Config, root: Path) -> Accelerator:
     if name == "cpu":
         return Accelerator(kind="cpu", name=machine()["processor"], time_scale=1.0)
     curve = service_curves(root)[name]
-    jitter = [(one["batch"], one["p99_over_mean"]) for one in curve.get("jitter", ()) if "p99_over_mean" in one]
+    jitter = tuple((one["batch"], one["p99_over_mean"]) for one in curve.get("jitter", ()) if "p99_over_mean" in one)
     return Accelerator(kind="emulated", name=name, time_scale=config.time_scale, points=curve["points"], jitter=jitter)

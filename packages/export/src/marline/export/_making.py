@@ -1,7 +1,6 @@
 """Makes a graph of a module by one method, and proves it as it is: scripted, traced, a whole around a traced part, or given."""
 
 import copy
-import importlib.util
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from marline.core import ExportConfig, ExportError, ParityError, located, progress
+from marline.core import ExportConfig, ExportError, ParityError, import_file, located, progress
 from marline.export._branches import refuse_frozen_branch
 from marline.export._cases import Case
 from marline.export._diagnosis import places
@@ -137,13 +136,8 @@ def whole_of(config: ExportConfig) -> Callable[[nn.Module], nn.Module]:
     assert config.whole is not None  # the configuration was checked
     name, _, attribute = config.whole.rpartition(":")
     file = located(name)
-    spec = importlib.util.spec_from_file_location(f"whole_{file.stem}", file)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
     try:
-        spec.loader.exec_module(module)
-        found: Callable[[nn.Module], nn.Module] = getattr(module, attribute)
+        found: Callable[[nn.Module], nn.Module] = getattr(import_file(file, f"whole_{file.stem}"), attribute)
     except Exception as error:
         raise ExportError(f"export.whole={config.whole} cannot be imported: {type(error).__name__}: {error}") from error
     return found

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from marline.core import ExportConfig, ParityError, progress
+from marline.core import ExportConfig, ParityError, RequestError, progress
 from marline.export._eager import Asked
 from marline.export._parity import Row, Tolerance, narrowed
 from marline.export._proof import prove
@@ -39,7 +39,12 @@ class Tuned:
 def tuned(
     module: nn.Module, exported: Script, make: Make, asked: Sequence[Asked], config: ExportConfig, tolerance: Tolerance
 ) -> Tuned:
-    """Freeze what was exported of the module, and choose layout and fusion; ParityError where freezing changes answers."""
+    """Freeze what was exported of the module, and choose layout and fusion; ParityError where freezing changes answers.
+
+    RequestError where channels-last is demanded of a model without convolutions.
+    """
+    if config.channels_last is True and not _has_convolutions(module):
+        raise RequestError("export.channels_last=true has no effect: the model has no convolution of images; leave it out")
     plain, rows = _frozen(exported, asked, config, tolerance)
     variants: dict[str, tuple[Script, Script, list[Row]]] = {"frozen": (plain, plain, rows)}
     if config.channels_last is not False and _has_convolutions(module):
@@ -51,8 +56,7 @@ def tuned(
     allowed = {
         name: each
         for name, each in variants.items()
-        if (config.channels_last is not True or "channels-last" in name or not _has_convolutions(module))
-        and (config.fuse is not True or "fused" in name)
+        if (config.channels_last is not True or "channels-last" in name) and (config.fuse is not True or "fused" in name)
     }
     speed = (
         _speeds({name: runs for name, (_, runs, _) in variants.items()}, narrowed(_largest(asked), config.dtype))

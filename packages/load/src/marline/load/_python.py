@@ -4,13 +4,12 @@ The file may say more: LABELS maps class indices to names or lists them, PROCESS
 images, and INPUT_SHAPE is the shape of one tensor where it takes no images.
 """
 
-import importlib.util
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from types import ModuleType
 
-from marline.core import LoadConfig, RequestError, StageError
+from marline.core import LoadConfig, RequestError, StageError, import_file
 from marline.load._modules import Module, called, module_source
 from marline.load._source import INPUTS, Expects, Source, told_task
 
@@ -45,12 +44,7 @@ def from_python(config: LoadConfig) -> Source:
 
 
 def _imported(file: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(file.stem, file)
-    assert spec is not None, file
-    assert spec.loader is not None, file
-    module = importlib.util.module_from_spec(spec)
     try:
-        spec.loader.exec_module(module)
+        return import_file(file)
     except Exception as error:  # the user's own code
         raise StageError(f"{file} cannot be imported: {type(error).__name__}: {error}") from error
-    return module

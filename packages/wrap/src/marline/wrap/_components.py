@@ -1,7 +1,6 @@
 """Layers of the user's own (`wrap.components`): read, checked and put in place of the model's."""
 
 import ast
-import importlib.util
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from marline.core import Component, RequestError
+from marline.core import Component, RequestError, import_file
 from marline.wrap.components import FILE, ComponentError, swap_components
 
 ALLOWED = {"torch", "transformers", *sys.stdlib_module_names}
@@ -79,12 +78,8 @@ def _read(file: Path) -> str:
 
 
 def _layer(file: Path, name: str) -> type[nn.Module]:
-    spec = importlib.util.spec_from_file_location(f"component_{file.stem}", file)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
     try:
-        spec.loader.exec_module(module)
+        module = import_file(file, f"component_{file.stem}")
     except Exception as error:  # the user's code
         raise RequestError(f"wrap.components: {file} fails when imported: {type(error).__name__}: {error}") from error
     layer = getattr(module, name, None)
