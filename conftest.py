@@ -11,7 +11,9 @@ from xdist.scheduler import LoadScopeScheduling
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-ALONE = ("tests/e2e/test_models.py", "tests/e2e/test_new_model.py")  # start servers, but need no run of the others
+ALONE = tuple(  # start servers, but need no run of the others
+    f"tests/e2e/test_{name}.py" for name in ("custom_service", "models", "new_model")
+)
 
 
 class Together(LoadScopeScheduling):

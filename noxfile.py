@@ -33,9 +33,9 @@ STAGES = {
     "report": "Stage 7: the capacity report as HTML, Markdown and JSON.",
 }
 FIRST_PARTY = (
-    *("marline", "base_handler", "collation", "audio_input", "eager_model", "emulated_device", "graph_file", "image_input"),
-    *("marline_tracker",),
-    *("request_decoding", "text_input"),
+    *("marline", "marline_tracker", "audio_input", "base_handler", "batch_facts", "body_formats", "collation", "device_use"),
+    *("eager_model", "emulated_device", "explanation", "graph_file", "image_input", "method_call", "model_loading"),
+    *("one_batch", "request_decoding", "text_input"),
 )
 NEEDED_UNSEEN = {  # dependencies whose files, programs or generated code are used, not an import
     "export": ["transformers"],

@@ -7,9 +7,21 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
+import yaml
 
 from marline.core import DeployConfig, RequestError
-from marline.deploy._settings import SECRETS, Ports, command, default_java_home, free_ports, java_home_of, log4j, properties
+from marline.deploy._settings import (
+    SECRETS,
+    Ports,
+    command,
+    default_java_home,
+    free_ports,
+    java_home_of,
+    log4j,
+    metrics,
+    properties,
+)
+from marline.handler import METRICS
 
 PORTS = Ports(inference=1, management=2, metrics=3, grpc_inference=4, grpc_management=5)
 SHOW_ENVIRONMENT = """
@@ -54,6 +66,13 @@ def test_no_request_writes_a_line() -> None:
     levels = {logger.get("name"): logger.get("level") for logger in logs.iter("Logger")}
     assert {"off"} == {levels[name] for name in ("ACCESS_LOG", "MODEL_METRICS", "TS_METRICS")}
     assert {"logs/server.log", "logs/worker.log"} == {file.get("fileName") for file in logs.iter("File")}
+
+
+def test_the_counters_of_our_handler_are_shown_beside_torchserves_own() -> None:
+    told = yaml.safe_load(metrics())["model_metrics"]
+
+    assert list(METRICS) == [one["name"] for one in told["counter"]]
+    assert {"HandlerTime", "PredictionTime"} == {one["name"] for one in told["gauge"]}
 
 
 def test_a_secret_in_our_environment_does_not_reach_the_server() -> None:

@@ -43,7 +43,7 @@ def test_what_a_models_own_functions_raise_is_that_items_alone(own: Open, ask: A
     assert {1: 500, 2: 400, 3: 400, 4: 500, 5: 500} == {index: code for index, (code, _) in context.statuses.items()}
     assert ({"output": 1.0}, {"output": 2.0}) == (answers[0], answers[6])
     assert "refused is not a number" == answers[2]["message"]
-    assert "expected an image or a list of numbers, got list" == answers[3]["message"]
+    assert "expected numbers (a JSON list, .npy or safetensors), got list" == answers[3]["message"]
     assert "RuntimeError in the handler" == answers[1]["message"]  # its text may hold what clients must not see
 
 

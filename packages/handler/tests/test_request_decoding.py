@@ -1,6 +1,7 @@
 """Request bodies become tensors, sounds and images, or the client's mistake: nothing else, and soon."""
 
 import io
+import json
 import math
 import struct
 import time
@@ -12,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -167,6 +169,83 @@ def decoded_or_refused(body: bytes) -> None:
         decode({"body": body})
 
 
+@given(st.dictionaries(st.text(min_size=1, max_size=5), NUMBERS, min_size=1, max_size=4), st.booleans())
+def test_tensors_are_what_the_safetensors_library_loads_with_fractions_as_float32(arrays: Any, described: bool) -> None:
+    given_ = {name: torch.from_numpy(np.ascontiguousarray(array).reshape(array.shape)) for name, array in arrays.items()}
+    body = safetensors.torch.save(given_, {"format": "pt"} if described else None)
+
+    decoded = decode({"body": body})
+
+    found = {next(iter(given_)): decoded} if len(given_) == 1 else decoded
+    expected = safetensors.torch.load(body)
+    assert expected.keys() == found.keys()
+    for name, tensor in expected.items():
+        wanted = tensor.float() if tensor.is_floating_point() else tensor
+        assert (wanted.dtype, wanted.shape) == (found[name].dtype, found[name].shape)
+        assert torch.equal(wanted, found[name])
+
+
+def test_brain_floats_are_read_which_numpy_has_not() -> None:
+    body = safetensors.torch.save({"x": torch.tensor([1.5, -2.0], dtype=torch.bfloat16)})
+
+    assert ([1.5, -2.0], torch.float32) == (decode({"body": body}).tolist(), decode({"body": body}).dtype)
+
+
+def safe(header: Any, data: bytes = b"", length: int | None = None) -> bytes:
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return struct.pack("<Q", len(text) if length is None else length) + text + data
+
+
+def entry(low: Any = 0, high: Any = 8, dtype: Any = "F32", shape: Any = (2,)) -> dict[str, Any]:
+    return {"dtype": dtype, "shape": shape, "data_offsets": [low, high]}
+
+
+ZEROS = b"\0" * 8
+LYING = {
+    "an end past the data": safe({"a": entry(0, 80)}, ZEROS),
+    "a beginning past the data": safe({"a": entry(80, 88)}, ZEROS),
+    "a negative beginning": safe({"a": entry(-8, 0)}, ZEROS),
+    "an end before its beginning": safe({"a": entry(0, 8), "b": entry(8, 0, shape=(0,))}, ZEROS),
+    "a gap": safe({"a": entry(0, 8), "b": entry(16, 24)}, 3 * ZEROS),
+    "an overlap": safe({"a": entry(0, 8), "b": entry(4, 12)}, 2 * ZEROS),
+    "data that nobody names": safe({"a": entry(0, 8)}, 2 * ZEROS),
+    "too little data": safe({"a": entry(0, 8)}, ZEROS[:7]),
+    "a shape of more": safe({"a": entry(shape=(3,))}, ZEROS),
+    "a shape that wraps": safe({"a": entry(shape=(4611686018427387905, 4))}, ZEROS),
+    "a huge shape": safe({"a": entry(shape=(2**31, 2**31))}, ZEROS),
+    "a negative shape": safe({"a": entry(shape=(-1, -2))}, ZEROS),
+    "a shape of words": safe({"a": entry(shape="2")}, ZEROS),
+    "an unknown type": safe({"a": entry(dtype="F128")}, ZEROS),
+    "a type that is no word": safe({"a": entry(dtype=[])}, ZEROS),
+    "no type": safe({"a": {"shape": [2], "data_offsets": [0, 8]}}, ZEROS),
+    "offsets of words": safe({"a": entry("0", "8")}, ZEROS),
+    "one offset": safe({"a": {"dtype": "F32", "shape": [2], "data_offsets": [0]}}, ZEROS),
+    "an entry that is none": safe({"a": 3}, ZEROS),
+    "no tensor": safe({}),
+    "a description alone": safe({"__metadata__": {"a": "b"}}),
+    "a broken header": safe(b"{" * 20),
+    "a deep header": safe(b'{"a":' + b"[" * 9_000),
+    "a long header": safe(b"{" + b" " * 20_000 + b"}"),
+    "NaN": safe({"a": entry()}, struct.pack("<2f", math.nan, 1)),
+}
+
+
+@pytest.mark.parametrize("name", LYING)
+def test_safetensors_that_lie_are_refused_soon(name: str) -> None:
+    began = time.monotonic()
+
+    with pytest.raises(BadRequestError, match="the safetensors body cannot be decoded: "):
+        decode({"body": LYING[name]})
+
+    assert time.monotonic() - began < QUICK_S
+
+
+@pytest.mark.parametrize("length", [0, 1, 2**31, 2**63, 2**64 - 1])
+def test_a_header_of_another_length_is_no_safetensors_or_refused(length: int) -> None:
+    with pytest.raises(BadRequestError):
+        decode({"body": safe({"a": entry()}, b"\xff" * 8, length)})
+
+
 BEGINNINGS = [
     b"",
     MAGIC,
@@ -176,6 +255,8 @@ BEGINNINGS = [
     b"RIFF\0\0\0\0WEBP",
     b"\xff\xd8\xff",
     b"\x89PNG\r\n\x1a\n",
+    struct.pack("<Q", 60) + b'{"a":{"dtype":"U8","shape":[2],"data_offsets":[',
+    safe({"a": entry()}),
 ]
 
 
@@ -194,7 +275,8 @@ def one_second() -> bytes:
 
 
 @given(
-    st.sampled_from([FOUR, one_second()]), st.lists(st.tuples(st.integers(0, 127), st.integers(0, 255)), min_size=1, max_size=4)
+    st.sampled_from([FOUR, one_second(), safetensors.torch.save({"a": torch.zeros(3, 5), "b": torch.ones(1)})]),
+    st.lists(st.tuples(st.integers(0, 127), st.integers(0, 255)), min_size=1, max_size=4),
 )
 @settings(deadline=1000 * QUICK_S)
 def test_a_file_with_changed_bytes_is_decoded_or_refused(file: bytes, changes: list[tuple[int, int]]) -> None:

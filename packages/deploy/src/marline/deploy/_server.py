@@ -13,7 +13,7 @@ from pathlib import Path
 from marline.core import Accelerator, DeployConfig, NotReady, ServerError, WorkerError, write_json
 from marline.deploy._client import Client, Status, Tokens, read_tokens
 from marline.deploy._folders import new_folder, own, sweep
-from marline.deploy._settings import Ports, command, environment, free_ports, java_home_of, log4j, properties
+from marline.deploy._settings import Ports, command, environment, free_ports, java_home_of, log4j, metrics, properties
 
 POLL_S = 0.1
 STARTS = 3  # a port may be taken between our look and Java's
@@ -168,6 +168,7 @@ def _start(
     java_home = java_home_of(config)
     (folder / "config.properties").write_text(properties(folder, ports, config, installs=installs))
     (folder / "log4j2.xml").write_text(log4j(logs.resolve()))
+    (folder / "metrics.yaml").write_text(metrics())
     told = {
         "command": command(folder, java_home, sys.executable),
         "env": environment(folder, logs.resolve(), java_home, dict(more), installs=installs),

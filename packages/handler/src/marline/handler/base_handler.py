@@ -27,7 +27,7 @@ from typing import Any
 
 import torch
 from batch_facts import BatchFacts
-from collation import Collate, Sample, collate, row, tensors
+from collation import Collate, Sample, collate, plain, row, tensors
 from device_use import DeviceUse, cores, one_thread, settle_threads
 from emulated_device import EmulatedDevice
 from explanation import Explainer
@@ -35,7 +35,7 @@ from graph_file import from_graph, to_graph
 from method_call import MethodCall
 from model_loading import Functions, load_model, prepare_folder
 from one_batch import Batch
-from request_decoding import BadRequestError, content_type, decode, parameters_of
+from request_decoding import BadRequestError, content_type, decode, parameters_of, parsed, shown
 from ts.torch_handler.base_handler import BaseHandler
 
 
@@ -69,10 +69,12 @@ def handler_factory(
 
     TorchServe takes the one class it finds defined in the handler's module, so the class is moved into the caller's.
     """
+    answer = partial(postprocess_function, **(postprocess_kwargs or {}))
     functions = Functions(
         init=init_function and partial(init_function, *args, **{**more_init_kwargs, **(init_kwargs or {})}),
         preprocess=partial(preprocess_function, **(preprocess_kwargs or {})),
-        postprocess=partial(postprocess_function, **(postprocess_kwargs or {})),
+        postprocess=answer,
+        takes_sample=_takes_sample(answer),
         install_packages=install_packages and partial(install_packages, **(install_kwargs or {})),
         unpack_dependencies=unpack_dependencies and partial(unpack_dependencies, **(unpack_kwargs or {})),
         preprocess_batch=preprocess_batch_function,
@@ -131,12 +133,13 @@ class SharedHandler(BaseHandler):  # type: ignore[misc]  # TorchServe has no typ
         """Answer one batch: exactly one JSON text per request, in order."""
         began = time.monotonic()
         self.context = context
-        batch = Batch(context, [""] * len(data), self)
+        if self._is_describe():  # GET /models/NAME?customized=true, which comes alone
+            return [json.dumps(plain(self.describe_handle()))]
+        answers = [""] * len(data)
+        batch = Batch(context, answers, self)
+        data = [parsed(request, content_type(context, index)) for index, request in enumerate(data)]
         samples = self._samples(data, batch)
-        for index in [index for index in samples if _asks_why(context, index)]:
-            sample = samples.pop(index)
-            with batch.own_error(index):
-                batch.answer(index, "explanation", self.explain_handle(sample, [data[index]]))
+        explained = {index: samples.pop(index) for index in list(samples) if _asks_why(context, index)}
         preprocessed = self.use.now()
         outputs = self._outputs(data, samples, batch)
         inferred = self.use.now()
@@ -145,8 +148,12 @@ class SharedHandler(BaseHandler):  # type: ignore[misc]  # TorchServe has no typ
         for index, output in outputs.items():
             with batch.own_error(index):
                 batch.answer(index, "output", self._postprocess(output, samples[index]))
-        self.facts.record(len(samples), began, preprocessed, inferred)
-        return batch.answers
+        if samples:
+            self.facts.record(len(samples), began, preprocessed, inferred)
+        for index, sample in explained.items():
+            with batch.own_error(index):
+                batch.answer(index, "explanation", self.explain_handle(sample, [data[index]]))
+        return answers
 
     def inference(self, data: Sequence[Sample], *_: Any, **parameters: Any) -> list[Any]:
         """Run the samples as one batch; one output per sample, on the CPU."""
@@ -166,8 +173,8 @@ class SharedHandler(BaseHandler):  # type: ignore[misc]  # TorchServe has no typ
     def explain_handle(self, data_preprocess: Sample, raw_data: Sequence[Mapping[str, Any]]) -> Any:
         """The answer to one request for an explanation; `target` in the request names the output to explain, 0 by default."""
         target = parameters_of(raw_data[0]).get("target", 0)
-        if not isinstance(target, int):
-            raise BadRequestError(f"target={target!r}: expected the index of an output")
+        if type(target) is not int:
+            raise BadRequestError(f"target={shown(target)}: expected the index of an output")
         return self.get_insights(data_preprocess, raw_data, target)
 
     def get_insights(self, data_preprocess: Sample, raw_data: Any, target: int) -> Any:  # noqa: ARG002 - TorchServe's contract
@@ -197,10 +204,10 @@ class SharedHandler(BaseHandler):  # type: ignore[misc]  # TorchServe has no typ
         return samples
 
     def _checked(self, sample: Any) -> Sample:
-        if isinstance(sample, Mapping) and all(isinstance(value, torch.Tensor) for value in sample.values()):
-            return sample
+        if isinstance(sample, Mapping) and sample and all(isinstance(value, torch.Tensor) for value in sample.values()):
+            return self.method.ordered(sample)
         if not isinstance(sample, torch.Tensor):
-            raise BadRequestError(f"expected an image or a list of numbers, got {type(sample).__name__}")
+            raise BadRequestError(f"expected numbers (a JSON list, .npy or safetensors), got {type(sample).__name__}")
         expected = tensors(self.example[0])[0].shape if self.example is not None else sample.shape
         if sample.shape != expected and self.functions.collate is collate:
             raise BadRequestError(f"expected shape {list(expected)}, got {list(sample.shape)}")
@@ -213,7 +220,7 @@ class SharedHandler(BaseHandler):  # type: ignore[misc]  # TorchServe has no typ
             with batch.own_error(index):
                 told[index] = self.method.parameters(data[index])
         found: dict[int, Any] = {}
-        for parameters, members in self.method.groups(told, samples):
+        for parameters, members in self.method.groups(told, samples, pads=self.functions.collate is collate):
             found |= batch.each(partial(self.inference, **parameters), members)
         return found
 
@@ -223,8 +230,9 @@ class SharedHandler(BaseHandler):  # type: ignore[misc]  # TorchServe has no typ
             return from_graph(function(*to_graph(self.use.pinned(arguments), self.device, self.told), **parameters))
 
     def _postprocess(self, output: Any, sample: Sample) -> Any:
-        function = self.functions.postprocess
-        return function(output, sample) if _takes_sample(function) else function(output)
+        if self.emulation is not None and self.example is not None:
+            sample = self.example[0]  # whose output it is
+        return self.functions.postprocess(output, sample) if self.functions.takes_sample else self.functions.postprocess(output)
 
     def _example(self, folder: Path) -> tuple[Sample, Any] | None:
         """One preprocessed sample and the model's output for it, from the golden pairs that travel in the archive."""
@@ -254,5 +262,8 @@ def _asks_why(context: Any, index: int) -> bool:
 
 
 def _takes_sample(function: Callable[..., Any]) -> bool:
-    needed = [one for one in inspect.signature(function).parameters.values() if one.default is one.empty]
+    try:
+        needed = [one for one in inspect.signature(function).parameters.values() if one.default is one.empty]
+    except ValueError:  # as for `str`: written in C, without a signature
+        return False
     return sum(one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD) for one in needed) > 1

@@ -1,7 +1,8 @@
 """What every batch leaves behind: its size and times, for whoever tunes, and a report of each request. Goes into every archive.
 
-The times are counters of TorchServe's, by batch size, so that t(b) can be read from any server's metrics address; where the
-environment names a folder, also one line per batch in a file there.
+The times are counters of TorchServe's, by batch size, so that t(b) can be read from any server's metrics address whose metrics
+configuration names them, or that has `model_metrics_auto_detect=true`; where the environment names a folder, also one line per
+batch in a file there.
 """
 
 import os
@@ -18,15 +19,18 @@ except ImportError:
     Tracker = None
 
 BATCH_LOG = "MARLINE_BATCH_LOG"  # a folder; every worker appends one line per batch to <pid>.csv in it
-BATCHES = "MarlineBatches"  # counters with the dimension BatchSize; the others add up milliseconds
-STAGES = ("MarlinePreprocess", "MarlineInference", "MarlinePostprocess")
+METRICS = {  # TorchServe's counters and their units: batches, and milliseconds that add up
+    "MarlineBatches": "count",
+    **dict.fromkeys(("MarlinePreprocess", "MarlineInference", "MarlinePostprocess"), "ms"),
+}
+DIMENSIONS = ("BatchSize", "ModelName", "Level")
 
 
 class BatchFacts:
     """Where the facts of a worker's batches go: nowhere, unless the server or the archive says so."""
 
-    def __init__(self, log: TextIO | None = None, tracker: Any = None, metrics: Any = None) -> None:
-        self.log, self.tracker = log, tracker
+    def __init__(self, log: TextIO | None = None, tracker: Any = None, metrics: Any = None, model: str = "") -> None:
+        self.log, self.tracker, self.model = log, tracker, model
         self.counters = _counters(metrics) if metrics is not None else []
 
     @classmethod
@@ -34,7 +38,7 @@ class BatchFacts:
         """By the environment, the archive's `tracker.json` and TorchServe's metrics cache."""
         where = os.environ.get(BATCH_LOG)
         log = (Path(where) / f"{os.getpid()}.csv").open("a", buffering=1) if where else None
-        return cls(log, _tracker(folder), getattr(context, "metrics", None))
+        return cls(log, _tracker(folder), getattr(context, "metrics", None), str(getattr(context, "model_name", "")))
 
     def record(self, size: int, began: float, preprocessed: float, inferred: float) -> None:
         """One batch, by the monotonic instants in seconds between its stages; it ends now."""
@@ -43,7 +47,7 @@ class BatchFacts:
         if self.log is not None:
             print(f"{ended:.6f},{size}," + ",".join(f"{stage * 1e3:.3f}" for stage in stages), file=self.log)
         for counter, value in zip(self.counters, (1, *(round(stage * 1e3, 3) for stage in stages)), strict=False):
-            counter.add_or_update(value, [str(size), "Model"])  # a log line that the frontend reads and counts
+            counter.add_or_update(value, [str(size), self.model, "Model"])  # a log line that the frontend reads and counts
         if self.tracker is not None:
             for _ in range(size):
                 self.tracker.report("predict", "success", ended - began)
@@ -52,9 +56,10 @@ class BatchFacts:
 def _counters(metrics: Any) -> list[Any]:
     from ts.metrics.metric_type_enum import MetricTypes  # noqa: PLC0415 - only inside TorchServe
 
-    units = {BATCHES: "count", **dict.fromkeys(STAGES, "ms")}
+    known = metrics.cache.get(MetricTypes.COUNTER, {})  # those that the server's metrics configuration names
     return [
-        metrics.add_metric_to_cache(name, unit, ["BatchSize", "Level"], MetricTypes.COUNTER) for name, unit in units.items()
+        known.get(name) or metrics.add_metric_to_cache(name, unit, list(DIMENSIONS), MetricTypes.COUNTER)
+        for name, unit in METRICS.items()
     ]
 
 

@@ -1,7 +1,8 @@
 """Makes one batch of single samples, and single answers of one batch. Goes into every archive; needs torch alone.
 
 A sample is a tensor, or a mapping of names to tensors in the order of the model's arguments. Samples of one shape are
-stacked; sequences of different lengths are padded with zeros at the end, and the mask among them says what was padded.
+stacked; sequences of different lengths are padded with zeros at the end, and the mask among them says what was padded: a
+tensor whose name has `mask` in it. Samples without one are batched with those of their own shape alone.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -28,6 +29,11 @@ def as_list(samples: Sequence[Sample]) -> tuple[list[torch.Tensor]]:
 def tensors(sample: Sample) -> tuple[torch.Tensor, ...]:
     """A sample's tensors in the order of the model's arguments."""
     return (sample,) if isinstance(sample, torch.Tensor) else tuple(sample.values())
+
+
+def has_mask(sample: Sample) -> bool:
+    """Whether one of a sample's tensors says what is padding."""
+    return isinstance(sample, Mapping) and any("mask" in name for name in sample)
 
 
 def row(output: Any, index: int) -> Any:

@@ -39,12 +39,12 @@ class DeviceUse:
         """
         device = torch.device(f"cuda:{gpu}" if torch.cuda.is_available() and gpu is not None else "cpu")
         told = config.get("handler") or {}
+        kind = told.get("autocast")
+        if kind is not None and kind not in tuple(TYPES):  # on a CPU too: the archive is meant for another machine
+            raise ValueError(f"handler.autocast={kind!r} in the model config; known are {', '.join(TYPES)}")
         _take_share(config, device)
         if device.type != "cuda":
             return cls(device)
-        kind = told.get("autocast")
-        if kind is not None and kind not in TYPES:
-            raise ValueError(f"handler.autocast={kind!r} in the model config; known are {', '.join(TYPES)}")
         flags = {name: bool(told.get(name)) for name in ("channels_last", "pin_memory", "profile")}
         return cls(device, TYPES.get(kind) if kind else None, **flags)
 

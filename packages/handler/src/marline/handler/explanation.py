@@ -38,7 +38,7 @@ class Explainer:
             return self.own(self.model, sample, target)
         explain = _of_tokens if isinstance(sample, Mapping) and "input_ids" in sample else _of_numbers
         try:
-            return explain(self.model, sample, target, self.device)
+            return explain(self.model, _as_eager(sample), target, self.device)
         except ImportError as error:
             raise PredictionException(f"explanations need Captum where the server runs: {error}", NOT_HERE) from error
 
@@ -51,6 +51,17 @@ class Explainer:
                 "this archive carries no model that can be explained: build it with archive.explain=true", NOT_HERE
             )
         return eager.to(self.device)
+
+
+def _as_eager(sample: Sample) -> Sample:
+    """What the eager model takes: raw pixels are for a graph that normalises them itself."""
+    if not isinstance(sample, torch.Tensor) or sample.dtype != torch.uint8:
+        return sample
+    try:
+        from image_input import FOLDED, normalised  # noqa: PLC0415 - only in the archives whose handler imports it
+    except ImportError:
+        return sample
+    return normalised(sample) if FOLDED else sample
 
 
 def _of_numbers(model: Any, sample: Sample, target: int, device: torch.device) -> dict[str, Any]:
@@ -75,7 +86,7 @@ def _of_tokens(model: Any, sample: Mapping[str, torch.Tensor], target: int, devi
     inner = model.model if isinstance(model, Positional) else model
     ids, *others = (one[None].to(device) for one in sample.values())
     _refuse_unknown(model(ids, *others), target)
-    gradients = LayerIntegratedGradients(lambda *batch: _scores(model(*batch)), inner.get_input_embeddings())
+    gradients = LayerIntegratedGradients(lambda *batch: _scores(model(*batch)), _embeddings(inner))
     padding = getattr(getattr(inner, "config", None), "pad_token_id", None) or 0
     found, delta = gradients.attribute(
         ids,
@@ -87,6 +98,17 @@ def _of_tokens(model: Any, sample: Mapping[str, torch.Tensor], target: int, devi
         return_convergence_delta=True,
     )
     return _told(found[0].sum(-1), delta, target) | {"token_ids": ids[0].tolist()}
+
+
+def _embeddings(model: Any) -> torch.nn.Module:
+    """The layer that makes vectors of token ids: the one a model of transformers names, else the first there is."""
+    if hasattr(model, "get_input_embeddings"):
+        found: torch.nn.Module = model.get_input_embeddings()
+        return found
+    layers = [layer for layer in model.modules() if isinstance(layer, torch.nn.Embedding | torch.nn.EmbeddingBag)]
+    if not layers:
+        raise PredictionException("the model embeds no tokens; give the handler an explain_function", NOT_HERE)
+    return layers[0]
 
 
 def _scores(output: Any) -> torch.Tensor:

@@ -55,7 +55,7 @@ def to_pixels(image: Any) -> torch.Tensor | dict[str, torch.Tensor]:
         cut = rgb.resize(_within(rgb.width, rgb.height), resample)
     pixels = torch.frombuffer(bytearray(cut.tobytes()), dtype=torch.uint8).view(cut.height, cut.width, 3).permute(2, 0, 1)
     if not FOLDED:
-        pixels = torch.addcmul(OFFSET, pixels.float(), FACTOR)
+        pixels = normalised(pixels)
     if CROP is not None or "width" in SIZE:
         return pixels.contiguous()
     padding = (0, FRAME["width"] - cut.width, 0, FRAME["height"] - cut.height)
@@ -66,6 +66,11 @@ def to_pixels(image: Any) -> torch.Tensor | dict[str, torch.Tensor]:
         "pixel_values": padded,
         "pixel_mask": torch.nn.functional.pad(torch.ones(cut.height, cut.width, dtype=torch.int64), padding),
     }
+
+
+def normalised(pixels: torch.Tensor) -> torch.Tensor:
+    """Pixels uint8 [3, height, width] to what the model takes, unless the graph does it itself: float32."""
+    return torch.addcmul(OFFSET, pixels.float(), FACTOR)
 
 
 def _within(width: int, height: int) -> tuple[int, int]:

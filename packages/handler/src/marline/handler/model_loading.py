@@ -27,6 +27,7 @@ class Functions:
     init: Callable[[], torch.nn.Module] | None
     preprocess: Callable[[Any], Any]
     postprocess: Callable[..., Any]
+    takes_sample: bool  # whether `postprocess` takes the sample too
     install_packages: Callable[[], None] | None
     unpack_dependencies: Callable[[], None] | None
     preprocess_batch: Callable[[list[Any]], Any] | None

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +14,13 @@ from request_decoding import BadRequestError
 from ts.utils.util import PredictionException
 
 logger = logging.getLogger(__name__)
+
+
+def _forget(error: BaseException | None) -> None:
+    """Let go of the values in the functions that raised: an error is kept, the request that caused it may be large."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
 
 
 @dataclass
@@ -63,6 +71,7 @@ class Batch:
         return found
 
     def _refuse(self, index: int, error: Exception, code: int, phrase: str, kind: str, text: str) -> None:
+        _forget(error)
         self.handler.error = error
         self.context.set_response_status(code=code, phrase=phrase, idx=index)
         self.context.set_response_content_type(index, "application/json")

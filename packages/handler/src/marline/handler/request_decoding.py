@@ -17,31 +17,42 @@ sends it as the field `data` or `body`. Goes into every archive beside `base_han
 """
 
 import base64
-import binascii
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
 from body_formats import Audio, BadRequestError, decode_bytes
 
-__all__ = ["Audio", "BadRequestError", "content_type", "decode", "from_base64", "parameters_of"]
-PAYLOAD = frozenset({"data", "body", "instances"})
+__all__ = ["Audio", "BadRequestError", "content_type", "decode", "from_base64", "parameters_of", "parsed", "shown"]
+PAYLOAD = ("data", "body", "instances")
+LONGEST_SHOWN = 100  # characters
 
 
 def content_type(context: Any, index: int) -> str:
     """What a request says its body is; empty where TorchServe's context does not know."""
     headers = context.get_all_request_header(index)
-    told = next((headers[key] for key in PAYLOAD if isinstance(headers.get(key), Mapping)), {})
+    told: Mapping[str, Any] = next((headers[key] for key in PAYLOAD if isinstance(headers.get(key), Mapping)), {})
     return str(told.get("content-type") or "")
+
+
+def parsed(request: Mapping[str, Any], kind: str) -> Mapping[str, Any]:
+    """A request whose JSON is read, also where the frontend leaves that to us (`decode_input_request=false`)."""
+    key = _key(request)
+    if key is None or not kind.startswith("application/json") or not isinstance(request[key], bytes | bytearray):
+        return request
+    try:
+        return {**request, key: json.loads(request[key].decode())}  # UTF-8 without a mark, as RFC 8259 has it
+    except (ValueError, RecursionError):
+        return request  # `decode` says what is wrong with it
 
 
 def decode(request: Mapping[str, Any], kind: str = "") -> Any:
     """The payload of one request, see the top of this file; `kind` is its Content-Type."""
-    value = _payload(request)
-    if kind.startswith("application/json") and isinstance(value, bytes | bytearray):  # the frontend could not read it
-        value = _parsed(bytes(value))
+    value = _payload(parsed(request, kind))
+    if kind.startswith("application/json") and isinstance(value, bytes | bytearray):
+        _refuse_json(value)
     for _ in range(2):  # {"instances": [{"data": ...}]}
         value = _unwrapped(value)
     if isinstance(value, Mapping) and set(value) == {"b64"}:
@@ -52,16 +63,24 @@ def decode(request: Mapping[str, Any], kind: str = "") -> Any:
         return _numbers(value)
     if value is None or value == "":
         raise BadRequestError("the request has no body")
-    if not _finite(value):
+    try:
+        finite = _finite(value)
+    except RecursionError:
+        raise BadRequestError("the JSON body is nested too deeply") from None
+    if not finite:
         raise BadRequestError("the JSON body holds NaN or Infinity, which JSON has not")
     return value
 
 
-def parameters_of(request: Mapping[str, Any]) -> dict[str, Any]:
-    """What a request says beside its payload: `parameters` and other members of its JSON, form fields, the query string."""
+def parameters_of(request: Mapping[str, Any], texts: Collection[str] = ()) -> dict[str, Any]:
+    """What a request says beside its payload: `parameters` and other members of its JSON, form fields, the query string.
+
+    A form field or a part of the query is read as JSON, except for those named in `texts`. TorchServe's `/invocations` has its
+    own `model_name` there.
+    """
     body = _payload(request)
-    told = {key: _literal(value) for key, value in request.items() if key not in PAYLOAD}
-    if isinstance(body, Mapping) and not PAYLOAD.isdisjoint(body):
+    told = {key: _literal(value, key in texts) for key, value in request.items() if key not in (*PAYLOAD, "model_name")}
+    if isinstance(body, Mapping) and _key(body) is not None:
         told |= {key: value for key, value in body.items() if key not in PAYLOAD}
     inner = told.pop("parameters", {})
     if not isinstance(inner, Mapping):
@@ -75,18 +94,33 @@ def from_base64(text: Any) -> Any:
         raise BadRequestError(f"base64 is a text, got {type(text).__name__}")
     plain = "".join(text.split()).replace("-", "+").replace("_", "/")
     try:
-        return decode_bytes(base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True))
-    except binascii.Error as error:
+        body = base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True)
+    except ValueError as error:  # of characters that are not ASCII too
         raise BadRequestError(f"the base64 cannot be decoded: {error}") from None
+    return decode_bytes(body)
+
+
+def shown(value: Any) -> str:
+    """A client's value for a message: what is wrong with it must not be megabytes."""
+    try:
+        text = repr(value)
+    except (RecursionError, ValueError):  # nested too deeply, or a number of too many digits
+        return type(value).__name__
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}..."
+
+
+def _key(request: Mapping[str, Any]) -> str | None:
+    return next((key for key in PAYLOAD if key in request), None)
 
 
 def _payload(request: Mapping[str, Any]) -> Any:
-    return next((request[key] for key in ("data", "body", "instances") if key in request), None)
+    key = _key(request)
+    return None if key is None else request[key]
 
 
 def _unwrapped(value: Any) -> Any:
     """The one thing that `{"data": ...}` and its kin wrap, which may have parameters beside it."""
-    if not isinstance(value, Mapping) or PAYLOAD.isdisjoint(value):
+    if not isinstance(value, Mapping) or _key(value) is None:
         return value
     if "instances" not in value:
         return _payload(value)
@@ -96,18 +130,18 @@ def _unwrapped(value: Any) -> Any:
     return instances[0]
 
 
-def _parsed(body: bytes) -> Any:
+def _refuse_json(body: bytes | bytearray) -> None:
     try:
-        return json.loads(body)
+        json.loads(body.decode())
     except (ValueError, RecursionError) as error:
         raise BadRequestError(f"the JSON body cannot be read: {error}") from None
 
 
-def _literal(value: Any) -> Any:
+def _literal(value: Any, is_text: bool) -> Any:
     """A form field or a part of the query as JSON reads it, else as text."""
     text = value.decode(errors="replace") if isinstance(value, bytes | bytearray) else value
     try:
-        return json.loads(text) if isinstance(text, str) else text
+        return json.loads(text) if isinstance(text, str) and not is_text else text
     except (ValueError, RecursionError):
         return text
 
