@@ -32,7 +32,7 @@ class FullModel(nn.Module):
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> dict[str, torch.Tensor]:
         """`logits` [B, tokens, vocabulary]."""
-        return self.model(input_ids, attention_mask)
+        return self.model(input_ids, attention_mask)  # type: ignore[no-any-return]
 
     @torch.jit.export
     def generate(self, input_ids: torch.Tensor, max_new_tokens: int, temperature: float, top_k: int) -> torch.Tensor:
