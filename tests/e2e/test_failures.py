@@ -135,7 +135,7 @@ def test_an_answer_that_is_not_the_golden_one_names_the_pair_and_the_field(
     wrong = seal(out, model=MODEL, config=told, inputs=[], facts=exported.facts, started=time.monotonic())
     name = golden["pairs"][2]["name"]
 
-    with pytest.raises(ParityError, match=rf"golden pair {name}: answer\.output\.probability: expected 0\.\d+, got"):
+    with pytest.raises(ParityError, match=rf"golden answer to {name}: answer\.output\.probability: expected 0\.\d+, got"):
         deploy(MODEL, config.deploy, wrong, stage("archive"), out.parent / "deploy")
 
 

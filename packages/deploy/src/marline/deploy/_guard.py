@@ -13,6 +13,8 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -20,8 +22,7 @@ from pathlib import Path
 import psutil
 
 PR_SET_PDEATHSIG = 1  # from linux/prctl.h
-GRACE_S = 5.0
-WORKERS_S = 2.5  # the tracker gives its last reports 1.9 s
+GRACE_S = 5.0  # the tracker gives its last reports 1.9 s
 
 
 def main(folder: Path) -> int:
@@ -53,34 +54,40 @@ def main(folder: Path) -> int:
     return code or 0
 
 
-def end_tree(pid: int) -> None:
-    """End a process and all below it: politely, then surely. They are listed first, as orphans cannot be found later."""
+def end_tree(java: int) -> None:
+    """End Java and all below it. They are listed first, as orphans cannot be found later.
+
+    Workers end in their own way: Java would kill them without a word, and what they still have to report would be lost. It is
+    held meanwhile, else it would start others in their place; after them there is nothing for it to put in order.
+    """
     try:
-        root = psutil.Process(pid)
-        tree = [*root.children(recursive=True), root]
+        root = psutil.Process(java)
+        root.suspend()
+        workers = root.children(recursive=True)
     except psutil.NoSuchProcess:
         return
-    _end_workers(root, tree[:-1])
-    root.terminate()
-    _, alive = psutil.wait_procs(tree, timeout=GRACE_S)
-    for process in alive:
-        process.kill()
-    psutil.wait_procs(alive, timeout=GRACE_S)
-
-
-def _end_workers(java: psutil.Process, workers: Sequence[psutil.Process]) -> None:
-    """Let workers end in their own way: Java kills them without a word, and what they still had to report is lost.
-
-    Java is held meanwhile, else it would start others in their place.
-    """
-    with suppress(psutil.NoSuchProcess):
-        java.suspend()
     for worker in workers:
         with suppress(psutil.NoSuchProcess):
             worker.terminate()
-    psutil.wait_procs(workers, timeout=WORKERS_S)
-    with suppress(psutil.NoSuchProcess):
-        java.resume()
+    _wait(workers)
+    for process in [*workers, root]:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    _wait([*workers, root])
+
+
+def _wait(processes: Sequence[psutil.Process]) -> None:
+    deadline = time.monotonic() + GRACE_S
+    while not all(map(_over, processes)) and time.monotonic() < deadline:
+        time.sleep(0.02)
+
+
+def _over(process: psutil.Process) -> bool:
+    """Whether it has ended, though its parent is held, or careless, and takes no note of that."""
+    try:
+        return bool(process.status() == psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return True
 
 
 def _die_with_parent() -> None:
