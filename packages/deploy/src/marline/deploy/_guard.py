@@ -14,7 +14,6 @@ import signal
 import subprocess
 import sys
 import time
-import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
