@@ -2,7 +2,7 @@
 
 Throughput is compared in one sitting, contender after contender and back again (ABBA), with the same generator, input, batch
 size and delay; a figure is the median of the ratios of passes. Models come from `nox -s archive`, environments for LitServe
-and for a plain TorchServe are made in artifacts/.bench and kept. About ten minutes on two cores once those are there.
+and for a plain TorchServe are made in artifacts/.bench and kept. About eleven minutes on two cores once those are there.
 """
 
 from collections.abc import Callable

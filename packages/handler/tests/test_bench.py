@@ -24,11 +24,18 @@ def test_contenders_take_turns_forwards_and_backwards() -> None:
 
 
 def test_a_ratio_is_the_median_over_passes() -> None:
-    compared = Compared({"ours": [20, 30, 90], "theirs": [10, 10, 10]})
+    compared = Compared({"ours": [20, 27, 26], "theirs": [10, 9, 10]})
 
     row = ratio("speed", compared, "ours", "theirs", 2.5, "")
 
-    assert (3.0, True, 3) == (row["value"], row["holds"], row["samples"])
+    assert (2.6, True, 3) == (row["value"], row["holds"], row["samples"])
+
+
+def test_passes_that_differ_widely_show_nothing() -> None:
+    row = ratio("speed", Compared({"ours": [20, 60, 60], "theirs": [10, 10, 10]}), "ours", "theirs", 2.0, "")
+
+    assert (6.0, False) == (row["value"], row["holds"])
+    assert "UNSTABLE: passes of ours" in row["note"]
 
 
 def test_a_contender_that_fails_has_no_figure_and_the_others_do() -> None:

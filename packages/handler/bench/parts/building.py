@@ -9,7 +9,7 @@ from statistics import median
 from typing import Any
 
 from marline.archive import archive, read_mar
-from marline.core import ArchiveConfig, read_config
+from marline.core import ArchiveConfig, project_root, read_config
 from marline.deploy import serving
 from marline.handler import handler_of
 from packages.handler.bench.parts.archives import Life, life, theirs
@@ -39,7 +39,7 @@ def building(builds: int = 4, loads: int = 3) -> list[dict[str, Any]]:
 def _builders(made: Life, folder: Path) -> tuple[Callable[[], Path], Callable[[], Path]]:
     """Stage archive as it is, reading back and hashing included, and the archiver on the files that are in its archive."""
     config = ArchiveConfig.model_validate(made.archived.config)
-    handler = handler_of(Path.cwd(), made.wrapped.model, made.wrapped.facts["task"], config.handler)
+    handler = handler_of(project_root(), made.wrapped.model, made.wrapped.facts["task"], config.handler)
 
     def ours() -> Path:
         out = Path(tempfile.mkdtemp(dir=folder))

@@ -16,17 +16,17 @@ from marline.loadtest._locust import locust, wait
 from marline.loadtest._measure import _forget_token, _write_plan
 from packages.handler.bench.parts.figure import Compared, turns
 
-USERS = 24
 TIMEOUT_S, ALLOWANCE_S = 30.0, 30.0
 
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How long each contender is measured at a time, after how much warming up, and how often."""
+    """How long each contender is measured at a time, after how much warming up, how often, and by how many users."""
 
     warm_s: float = 1.5
     seconds: float = 5.0
     passes: int = 4
+    users: int = 24
 
 
 def target(server: Server, model: str) -> Target:
@@ -39,7 +39,7 @@ def answers_per_s(to: Target, payloads: Sequence[Path], pace: Pace) -> float:
     with tempfile.TemporaryDirectory(prefix="marline-bench-") as folder:
         out = Path(folder)
         plan = _write_plan(out, to, payloads, TIMEOUT_S)
-        words = ["--headless", "--only-summary", "-u", str(USERS), "-r", str(USERS), "--exit-code-on-error", "0"]
+        words = ["--headless", "--only-summary", "-u", str(pace.users), "-r", str(pace.users), "--exit-code-on-error", "0"]
         words += ["--run-time", f"{math.ceil(pace.warm_s + pace.seconds)}s", "--stop-timeout", "5"]
         try:
             with locust("closed_loop.py", words, plan) as process:

@@ -6,6 +6,9 @@ from statistics import median
 from typing import Any
 
 
+UNSTABLE = 1.5  # where a contender's own passes differ by more, something else had the machine: nothing is shown by them
+
+
 @dataclass(frozen=True, slots=True)
 class Compared:
     """What each contender reached in each pass, and why others have none."""
@@ -53,4 +56,7 @@ def ratio(name: str, compared: Compared, first: str, second: str, bar: float, no
         return failed(name, bar, "; ".join(said))
     found = ratios(compared.rates, first, second)
     seen = f"{compared.middle(first):.1f} against {compared.middle(second):.1f}/s; ratios of pairs {spread(found)}"
-    return figure(name, median(found), "x", bar, median(found) >= bar, len(found), f"{seen}{note and '; ' + note}")
+    wild = [one for one in (first, second) if max(compared.rates[one]) > UNSTABLE * min(compared.rates[one])]
+    notes = [seen, *[f"UNSTABLE: passes of {one} reached {spread(compared.rates[one], 1)}/s" for one in wild], note]
+    holds = not wild and median(found) >= bar
+    return figure(name, median(found), "x", bar, holds, len(found), "; ".join(one for one in notes if one))

@@ -21,7 +21,7 @@ from marline.handler import load_graph
 from marline.tune._batches import Batch, read_batches
 from packages.handler.bench.parts import lit
 from packages.handler.bench.parts.archives import JSONPICKLE, SERVED, Life, life, photos, pickled, stock
-from packages.handler.bench.parts.closed_loop import USERS, Pace, answers_per_s, compare, target
+from packages.handler.bench.parts.closed_loop import Pace, answers_per_s, compare, target
 from packages.handler.bench.parts.environments import packages
 from packages.handler.bench.parts.figure import Compared, ratio
 
@@ -39,7 +39,7 @@ for name in sys.argv[1:]:
     photo.with_suffix(".numbers.txt").write_text(jsonpickle.encode(numbers.tolist()))
 """
 FULL, THREE = Pace(), Pace(passes=3)  # the second has five contenders
-SETTING = f"{USERS} closed-loop users, 39 kB JPEGs, B={BATCH}, D={DELAY_MS} ms"
+MANY, LARGE = Pace(users=96), 32  # an accelerator wants larger batches than a CPU, and users enough to fill them
 
 
 def near_the_graph(pace: Pace = FULL) -> list[dict[str, Any]]:
@@ -55,7 +55,7 @@ def near_the_graph(pace: Pace = FULL) -> list[dict[str, Any]]:
         found = compare({"raw loop": raw, **contenders}, pace.passes)
         spent = _spent(server, began, found)
     name = f"resnet50, served against the raw loop, B={BATCH}"
-    note = f"stock image_classifier {found.middle('stock') / found.middle('raw loop'):.2f}; {SETTING}; {spent}"
+    note = f"stock image_classifier {found.middle('stock') / found.middle('raw loop'):.2f}; {_setting(pace)}; {spent}"
     return [ratio(name, found, "ours", "raw loop", 0.90, note)]
 
 
@@ -84,27 +84,27 @@ def against_others(pace: Pace = THREE) -> list[dict[str, Any]]:
         spent = _spent(server, began, found)
     name = "mobilenet_v3_large against "
     return [
-        ratio(f"{name}stock image_classifier", found, "ours", "stock", 1.8, f"{SETTING}; {spent}"),
+        ratio(f"{name}stock image_classifier", found, "ours", "stock", 1.8, f"{_setting(pace)}; {spent}"),
         ratio(f"{name}{lit.LITSERVE}", found, "ours", "LitServe", 1.4, "its thread pool and fast queue, base64 in JSON"),
         ratio(f"{name}jsonpickle, tensors", found, "ours", "pickled", 5, "uint8 tensors of photos: pickles in base64 in JSON"),
         ratio(f"{name}jsonpickle, numbers", found, "ours", "numbers", 5, "150,528 numbers as JSON, no decoding of photos left"),
     ]
 
 
-def emulated(pace: Pace = FULL) -> list[dict[str, Any]]:
+def emulated(pace: Pace = MANY) -> list[dict[str, Any]]:
     """An emulated T4 behind real decoding: the shared handler against TorchServe's own."""
     made = life("resnet50")
     device = accelerator_of(read_config(["model=resnet50", f"accelerator={CURVE}"]).config, project_root())
     with _server(made, device) as (server, folder, sent):
-        _load(server, made.archive, "ours")
+        _load(server, made.archive, "ours", LARGE)
         handler = str(SERVED / "emulated_classifier.py")
-        _load(server, stock(made, "stock", folder, handler, [EMULATED]), "stock")
+        _load(server, stock(made, "stock", folder, handler, [EMULATED]), "stock", LARGE)
         began = time.monotonic()
         found = compare(
             {name: partial(answers_per_s, target(server, name), sent, pace) for name in ("ours", "stock")}, pace.passes
         )
         spent = _spent(server, began, found)
-    note = f"EMULATED, time scale {device.time_scale:g}; {SETTING}; {spent}"
+    note = f"EMULATED, time scale {device.time_scale:g}; {_setting(pace, LARGE)}; {spent}"
     return [ratio(f"{CURVE} against stock image_classifier", found, "ours", "stock", 2, note)]
 
 
@@ -117,8 +117,12 @@ def _server(made: Life, device: Accelerator | None = None) -> Iterator[tuple[Ser
             yield server, Path(folder), photos(made.loaded, Path(folder))
 
 
-def _load(server: Server, archive: Path, name: str) -> None:
-    server.load(archive, name, batch_size=BATCH, max_batch_delay_ms=DELAY_MS, workers=1)
+def _setting(pace: Pace, batch_size: int = BATCH) -> str:
+    return f"{pace.users} closed-loop users, 39 kB JPEGs, B={batch_size}, D={DELAY_MS} ms"
+
+
+def _load(server: Server, archive: Path, name: str, batch_size: int = BATCH) -> None:
+    server.load(archive, name, batch_size=batch_size, max_batch_delay_ms=DELAY_MS, workers=1)
 
 
 def _raw(file: Path, seconds: float) -> Any:
