@@ -77,6 +77,7 @@ def test_a_name_of_the_factorys_own_reaches_the_init_function_through_init_kwarg
         ("def post(output, *rest): return len(rest)", "post", 0),
         ("def post(output, sample): return [output.item(), sample.item()]", "post", [2.0, 2.0]),
         ("def post(output, sample, scale=10): return scale * sample.item()", "post", 20.0),
+        ("def post(output): return {'a': output.numpy(), 'b': [output.numpy()[0]]}", "post", {"a": [2.0], "b": [2.0]}),
         ("", "str", "tensor([2.])"),
         ("", "bool", True),
         ("", "torch.Tensor.item", 2.0),

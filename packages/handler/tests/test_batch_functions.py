@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from marline.handler import FakeContext
 
@@ -170,12 +171,13 @@ handler = handler_factory(torch.nn.Identity, preprocess, preprocess_in_threads={
 def test_threads_change_neither_answers_nor_their_order_nor_whose_an_error_is(own: Open, ask: Ask, tmp_path: Path) -> None:
     instance = own(THREADS.format(True))
     instance.initialize(FakeContext(tmp_path / "archive"))
-    bodies = [[float(number)] for number in range(8)]
+    bodies, threads = [[float(number)] for number in range(8)], torch.get_num_threads()
 
     answers, context = ask(instance, *bodies)
 
     assert {3: 400, 5: 500} == {index: code for index, (code, _) in context.statuses.items()}
     assert [[0.0], [1.0], [2.0], [4.0], [6.0], [7.0]] == [answer["output"] for answer in answers if "output" in answer]
     assert "three is refused" == answers[3]["message"]
+    assert threads == torch.get_num_threads()
     if instance.pool is not None:  # as with one core alone
         instance.pool.shutdown()

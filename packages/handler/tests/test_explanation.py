@@ -264,7 +264,7 @@ def test_without_captum_predictions_are_answered_and_explanations_say_what_is_mi
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
 
     lines = done.stdout.splitlines()
-    assert "explanations need Captum where the server runs" in lines[0]
+    assert "explanations need what is not installed where the server runs: " in lines[0]
     assert '{"output":[5.0,3.0]}' in lines[0]
     assert lines[0].endswith("False")
     assert "{0: (501, 'Prediction Error')}" == lines[1]

@@ -64,8 +64,8 @@ def most_likely(output: Any, config: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def plain(value: Any) -> Any:
-    """Tensors inside an answer become lists, so that JSON can express it."""
-    if isinstance(value, torch.Tensor):
+    """Tensors and NumPy's arrays and numbers inside an answer become lists and numbers, so that JSON can express it."""
+    if hasattr(value, "tolist"):
         return value.tolist()
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}

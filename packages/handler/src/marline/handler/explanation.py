@@ -5,6 +5,7 @@ gradient is added up. Pixels and sounds start from zeros; tokens have no zero, s
 model: a frozen graph has no layers. An archive made with `archive.explain=true` carries it in the folder `eager`.
 """
 
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -32,15 +33,17 @@ class Explainer:
         Of an image [height, width] in sum over its colours, of a sound [samples], of a text one for each token. A function
         of the model's own takes the place of all this.
         """
-        if self.model is None:
-            self.model = self._loaded()
-        if self.own is not None:
-            return self.own(self.model, sample, target)
-        explain = _of_tokens if isinstance(sample, Mapping) and "input_ids" in sample else _of_numbers
         try:
+            if self.model is None:
+                self.model = self._loaded()
+            if self.own is not None:
+                return self.own(self.model, sample, target)
+            explain = _of_tokens if isinstance(sample, Mapping) and "input_ids" in sample else _of_numbers
             return explain(self.model, _as_eager(sample), target, self.device)
-        except ImportError as error:
-            raise PredictionException(f"explanations need Captum where the server runs: {error}", NOT_HERE) from error
+        except ImportError as error:  # Captum, or what the eager model is made with
+            raise PredictionException(
+                f"explanations need what is not installed where the server runs: {error}", NOT_HERE
+            ) from error
 
     def _loaded(self) -> Any:
         if isinstance(self.graph, torch.nn.Module) and not isinstance(self.graph, torch.jit.ScriptModule):
@@ -57,11 +60,8 @@ def _as_eager(sample: Sample) -> Sample:
     """What the eager model takes: raw pixels are for a graph that normalises them itself."""
     if not isinstance(sample, torch.Tensor) or sample.dtype != torch.uint8:
         return sample
-    try:
-        from image_input import FOLDED, normalised  # noqa: PLC0415 - only in the archives whose handler imports it
-    except ImportError:
-        return sample
-    return normalised(sample) if FOLDED else sample
+    images = sys.modules.get("image_input")  # where the archive's handler imports it
+    return images.normalised(sample) if images is not None and images.FOLDED else sample
 
 
 def _of_numbers(model: Any, sample: Sample, target: int, device: torch.device) -> dict[str, Any]:
