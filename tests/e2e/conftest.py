@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import psutil
@@ -230,3 +231,15 @@ def program(place: Place) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     for process in started:
         with process:
             end(process)
+
+
+@pytest.fixture(scope="session")
+def scheduled(place: Place, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[subprocess.Popen[str], Place]]:
+    """A schedule of one minute of the day, the next but one at most: other tests run until it has come."""
+    own = Place(place.root, tmp_path_factory.mktemp("artifacts"), place.temp)
+    soon = datetime.now(UTC) + timedelta(seconds=75)  # it must be up by then
+    words = ["model=digits_cnn", "profile=smoke", "until=load", f"cron={soon.minute} {soon.hour} * * *"]
+    process = own.start("pipelines.schedule", *words)
+    with process:
+        yield process, own
+        process.kill()
