@@ -235,9 +235,9 @@ def program(place: Place) -> Iterator[Callable[..., subprocess.Popen[str]]]:
 
 @pytest.fixture(scope="session")
 def scheduled(place: Place, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[subprocess.Popen[str], Place]]:
-    """A schedule of one minute of the day, the next but one at most: other tests run until it has come."""
+    """A schedule of one minute of the day, the next but one: other tests run until it has come."""
     own = Place(place.root, tmp_path_factory.mktemp("artifacts"), place.temp)
-    soon = datetime.now(UTC) + timedelta(seconds=75)  # it must be up by then
+    soon = datetime.now(UTC) + timedelta(seconds=130)  # at least 70 s from now: it must be up by then
     words = ["model=digits_cnn", "profile=smoke", "until=load", f"cron={soon.minute} {soon.hour} * * *"]
     process = own.start("pipelines.schedule", *words)
     with process:

@@ -8,7 +8,7 @@ import pytest
 
 from marline.core import STAGES, Manifest, read_manifest, verify
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("scheduled")]  # begun here, looked at in test_unattended
 
 CONFIG = {"batch_size", "max_batch_delay_ms", "workers", "rps", "p50_ms", "p95_ms", "p99_ms", "samples", "slo_met"}
 TRIAL = CONFIG | {"valid", "invalid_reason", "seconds", "errors", "mean_batch"}
