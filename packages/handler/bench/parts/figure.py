@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
-
 UNSTABLE = 1.5  # where a contender's own passes differ by more, something else had the machine: nothing is shown by them
 
 
