@@ -133,6 +133,9 @@ def environment(folder: Path, logs: Path, java_home: Path, more: dict[str, str],
         "LOG_LOCATION": str(logs),
         "METRICS_LOCATION": str(logs),
         "PYTHONDONTWRITEBYTECODE": "1",
+        # after a forward pass OpenMP's threads spin for milliseconds and hold the cores that decode the next photos: a batch
+        # of 8 took 13.4 ms to preprocess with the default, 7.6 with this, and as long as before in the model
+        "GOMP_SPINCOUNT": "10000",
         "PYTHONWARNINGS": "ignore::FutureWarning,ignore::DeprecationWarning",  # TorchScript's announced end, per worker
         **more,
     }
