@@ -28,7 +28,7 @@ from typing import Any
 import torch
 from batch_facts import BatchFacts
 from collation import Collate, Sample, collate, plain, row, tensors
-from device_use import DeviceUse, cores, one_thread, settle_threads
+from device_use import DeviceUse, one_thread, settle_threads
 from emulated_device import EmulatedDevice
 from explanation import Explainer
 from graph_file import from_graph, to_graph
@@ -115,7 +115,7 @@ class SharedHandler(BaseHandler):  # type: ignore[misc]  # TorchServe has no typ
         self.facts = BatchFacts.of(folder, context)
         self.explainer = Explainer(folder, self.device, self.functions.explain, self.model)
         self.emulation = EmulatedDevice.read()
-        if self.functions.in_threads and cores() > 1:
+        if self.functions.in_threads and torch.get_num_threads() > 1:
             self.pool = ThreadPoolExecutor(torch.get_num_threads(), initializer=one_thread)
         self.example = self._example(folder)
         batch_size = int(context.system_properties.get("batch_size") or 1)

@@ -69,16 +69,17 @@ def load_model(folder: Path, name: str | None, functions: Functions, device: tor
     file = folder / name if name else None
     weights = None
     if file is not None and file.is_file() and file.stat().st_size:
-        try:
-            graph, told = (None, {}) if file.suffix == ".safetensors" else load_graph(file, device)
-        except RuntimeError as error:
-            if functions.init is None:
-                raise RuntimeError(f"{name} is not TorchScript and the handler has no init_function: {error}") from None
-            weights = torch.load(file, map_location="cpu", weights_only=True)
-        else:
-            if graph is not None:
-                return graph, told
+        if file.suffix == ".safetensors":
             weights = _safetensors(file)
+        else:
+            try:
+                graph, told = load_graph(file, device)
+            except RuntimeError as error:
+                if functions.init is None:
+                    raise RuntimeError(f"{name} is not TorchScript and the handler has no init_function: {error}") from None
+                weights = torch.load(file, map_location="cpu", weights_only=True)
+            else:
+                return graph, told
     if functions.init is None:
         raise RuntimeError("the archive has no weights and the handler has no init_function")
     model = functions.init()

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from marline.core import Manifest, RequestError, WrapConfig
-from marline.wrap._plan import Plan, without_place
+from marline.wrap._plan import Plan, untracked, without_place
 
 NOTE = (
     "A handler from scratch brings its model itself: there is no Python class to subclass, so nothing here reports its use; in "
@@ -19,14 +19,7 @@ def plan_from_scratch(_: str, config: WrapConfig, loaded: Manifest) -> Plan:
             f"wrap.components, wrap.methods and wrap.push need a model; {source} is a handler that brings its own"
         )
     return Plan(
-        facts={
-            "base_class": None,
-            "tracked_class": None,
-            "auto_class": None,
-            "exported_module": None,
-            "methods": [],
-            "note": NOTE,
-        },
+        facts=untracked(NOTE),
         code={},
         config={"source": without_place(source), "task": loaded.facts["task"]},
         foreign=(Path(source.removeprefix("handler:")),),

@@ -76,6 +76,12 @@ def check_methods(methods: Sequence[str], owner: str, has: Collection[str]) -> N
         raise RequestError(f"wrap.methods: {', '.join(inner)} cannot be tracked; name methods that users of the model call")
 
 
+def untracked(note: str) -> dict[str, Any]:
+    """The facts of a model without a Python class; `note` says who reports its use instead."""
+    classes = dict.fromkeys(("base_class", "tracked_class", "auto_class", "exported_module"))
+    return {**classes, "methods": [], "note": note}
+
+
 def without_place(told: str) -> str:
     """A source or a sentence without the folders that absolute paths in it begin with: what is published does not tell them."""
     return re.sub(r"(?<![\w./])/(?!/)(?:[^\s/]+/)*", "", told)

@@ -3,7 +3,7 @@
 import json
 
 from marline.core import Manifest, RequestError, WrapConfig
-from marline.wrap._plan import Plan, side_files, without_place
+from marline.wrap._plan import Plan, side_files, untracked, without_place
 
 NOTE = (
     "Finished TorchScript: there is no Python class to subclass, so nothing here reports its use; where it is served from an "
@@ -18,14 +18,7 @@ def plan_torchscript(_: str, config: WrapConfig, loaded: Manifest) -> Plan:
     checkpoint = loaded.path("checkpoint")
     told = json.loads((checkpoint / "config.json").read_text())
     return Plan(
-        facts={
-            "base_class": None,
-            "tracked_class": None,
-            "auto_class": None,
-            "exported_module": None,
-            "methods": [],
-            "note": NOTE,
-        },
+        facts=untracked(NOTE),
         code={},
         config={**told, "source": without_place(told["source"])},
         copies=side_files(checkpoint),
