@@ -93,7 +93,7 @@ def against_others(pace: Pace = THREE) -> list[dict[str, Any]]:
 
 def emulated(pace: Pace = MANY) -> list[dict[str, Any]]:
     """An emulated T4 behind real decoding: the shared handler against TorchServe's own."""
-    made = life("resnet50")
+    made = life("resnet50", f"archive.micro_batch_size={LARGE // 2}")
     device = accelerator_of(read_config(["model=resnet50", f"accelerator={CURVE}"]).config, project_root())
     with _server(made, device) as (server, folder, sent):
         _load(server, made.archive, "ours", LARGE)
@@ -104,7 +104,7 @@ def emulated(pace: Pace = MANY) -> list[dict[str, Any]]:
             {name: partial(answers_per_s, target(server, name), sent, pace) for name in ("ours", "stock")}, pace.passes
         )
         spent = _spent(server, began, found)
-    note = f"EMULATED, time scale {device.time_scale:g}; {_setting(pace, LARGE)}; {spent}"
+    note = f"in parts of {LARGE // 2}; EMULATED, time scale {device.time_scale:g}; {_setting(pace, LARGE)}; {spent}"
     return [ratio(f"{CURVE} against stock image_classifier", found, "ours", "stock", 2, note)]
 
 
