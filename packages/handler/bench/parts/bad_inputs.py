@@ -99,7 +99,7 @@ def _settled(server: Server, sent: Sequence[bytes]) -> Bench:
 
 
 def _settle(bench: Bench, model: str) -> None:
-    """Send good batches until the worker's memory grows no more; those of seven too, which is what a bad one leaves of eight."""
+    """Send good batches until the worker's memory grows no more; those of seven too, which a bad one leaves of eight."""
     good, seen = bench.good[model], 0.0
     for _ in range(ROUNDS):
         for size in (BATCH, BATCH - 1, BATCH, BATCH - 1):
