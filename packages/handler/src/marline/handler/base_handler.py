@@ -179,7 +179,7 @@ class SharedHandler(BaseHandler):  # type: ignore[misc]  # TorchServe has no typ
         return self.get_insights(data_preprocess, raw_data, target)
 
     def describe_handle(self) -> dict[str, Any]:
-        """What GET /models/NAME?customized=true adds; the worker's process says who answered last before a version is removed."""
+        """What GET /models/NAME?customized=true adds: which worker answers, for whoever must hear from each."""
         return {"worker": os.getpid()}
 
     def get_insights(self, data_preprocess: Sample, raw_data: Any, target: int) -> Any:  # noqa: ARG002 - TorchServe's contract
