@@ -35,7 +35,7 @@ from graph_file import from_graph, to_graph
 from method_call import MethodCall
 from model_loading import Functions, load_model, prepare_folder
 from one_batch import Batch
-from request_decoding import BadRequestError, content_type, decode, parameters_of, parsed, shown
+from request_decoding import BadRequestError, content_type, decode, open_body, parameters_of, parsed, shown
 from ts.torch_handler.base_handler import BaseHandler
 
 
@@ -136,8 +136,8 @@ class SharedHandler(BaseHandler):  # type: ignore[misc]  # TorchServe has no typ
         if self._is_describe():  # GET /models/NAME?customized=true, which comes alone
             return [json.dumps(plain(self.describe_handle()))]
         answers = [""] * len(data)
-        batch = Batch(context, answers, self)
-        data = [parsed(request, content_type(context, index)) for index, request in enumerate(data)]
+        data = [parsed(request, content_type(context, index, request)) for index, request in enumerate(data)]
+        batch = Batch(context, answers, self, [open_body(request) for request in data])
         samples = self._samples(data, batch)
         explained = {index: samples.pop(index) for index in list(samples) if _asks_why(context, index)}
         preprocessed = self.use.now()
@@ -187,7 +187,7 @@ class SharedHandler(BaseHandler):  # type: ignore[misc]  # TorchServe has no typ
         """One sample for each request that can be understood, by its place in the batch."""
 
         def value(index: int) -> Any:
-            return self.functions.preprocess(decode(data[index], content_type(batch.context, index)))
+            return self.functions.preprocess(decode(data[index], content_type(batch.context, index, data[index])))
 
         ready = {}
         beside = self.pool is not None and len(data) > 1
