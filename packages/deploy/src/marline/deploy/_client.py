@@ -14,8 +14,10 @@ from typing import Any
 import httpx2
 
 from marline.core import ServerError
+from marline.deploy._waiting import attempts, within
 
 DEADLINE_S = 30.0
+TRIES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,8 @@ class Client:
     tokens: Tokens
     transport: httpx2.BaseTransport | None = None
     metrics_url: str = ""
+    grpc_inference: str = ""  # HOST:PORT
+    grpc_management: str = ""
 
     def register(
         self,
@@ -95,23 +99,17 @@ class Client:
         answer = self._manage("GET", f"/models/{model}", {}, also=404)
         if not isinstance(answer, list):
             return None
-        told: Mapping[str, Any] = answer[0]
-        return Status(
-            batch_size=told["batchSize"],
-            max_batch_delay_ms=told["maxBatchDelay"],
-            workers=tuple((worker["pid"], worker["status"]) for worker in told["workers"]),
-            pending=told.get("jobQueueStatus", {}).get("pendingRequests", 0),
-        )
+        return status_of(answer[0])
 
     def predict(self, model: str, body: bytes, content_type: str, deadline_s: float = DEADLINE_S) -> Reply:
         """Send one request body and return whatever comes back; ServerError where nothing does."""
-        address = f"{self.inference_url}/predictions/{model}"
+        return self.post(f"/predictions/{model}", body, content_type, deadline_s)
+
+    def post(self, path: str, body: bytes, content_type: str, deadline_s: float = DEADLINE_S) -> Reply:
+        """Send a body to a path of the inference address and return whatever comes back; ServerError where nothing does."""
+        address = self.inference_url + path
         headers = {"Authorization": f"Bearer {self.tokens.inference}", "Content-Type": content_type}
-        try:
-            with self._http(deadline_s) as http:
-                reply = http.post(address, content=body, headers=headers)
-        except httpx2.HTTPError as error:
-            raise ServerError(f"{address} gave no answer within {deadline_s:.0f} s: {error!r}") from None
+        reply = self._send("POST", address, f"{address} gave no answer", deadline_s, content=body, headers=headers)
         return Reply(reply.status_code, reply.content)
 
     def batch_ms(self, model: str) -> float:
@@ -136,14 +134,31 @@ class Client:
             return False
 
     def _manage(self, verb: str, path: str, query: Mapping[str, Any], also: int = 200, deadline_s: float = DEADLINE_S) -> Any:
-        try:
-            with self._http(deadline_s) as http:
-                reply = http.request(verb, self.management_url + path, params=dict(query), headers=self._headers())
-        except httpx2.HTTPError as error:
-            raise ServerError(f"TorchServe gave no answer to {verb} {path} within {deadline_s:.0f} s: {error!r}") from None
+        address, silence = self.management_url + path, f"TorchServe gave no answer to {verb} {path}"
+        # asked again, a POST would register twice; all others leave the same behind
+        for left_s in attempts(1 if verb == "POST" else TRIES, deadline_s):
+            try:
+                reply = self._send(verb, address, silence, left_s, params=dict(query), headers=self._headers())
+                break
+            except ServerError as error:
+                failure = error
+        else:
+            raise failure
         if reply.status_code >= 400 and reply.status_code != also:
             raise ServerError(f"TorchServe answers {reply.status_code} to {verb} {path}: {reply.text.strip()[:500]}")
         return reply.json()
+
+    def _send(self, verb: str, address: str, silence: str, deadline_s: float, **how: Any) -> httpx2.Response:
+        """One request with a deadline over the whole of it; ServerError where nothing came back."""
+
+        def send() -> httpx2.Response:
+            with self._http(deadline_s) as http:
+                return http.request(verb, address, **how)
+
+        try:
+            return within(deadline_s, send)
+        except (httpx2.HTTPError, TimeoutError) as error:
+            raise ServerError(f"{silence} within {deadline_s:.0f} s: {error!r}") from error
 
     def _http(self, deadline_s: float) -> httpx2.Client:
         # Plain HTTP on loopback: reading the certificates of the world for it would take 30 ms each time.
@@ -151,6 +166,16 @@ class Client:
 
     def _headers(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self.tokens.management}"}
+
+
+def status_of(told: Mapping[str, Any]) -> Status:
+    """One model, as REST and gRPC describe it."""
+    return Status(
+        batch_size=told["batchSize"],
+        max_batch_delay_ms=told["maxBatchDelay"],
+        workers=tuple((worker["pid"], worker["status"]) for worker in told["workers"]),
+        pending=told.get("jobQueueStatus", {}).get("pendingRequests", 0),
+    )
 
 
 def content_type_of(name: str) -> str:
