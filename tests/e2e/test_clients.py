@@ -254,6 +254,18 @@ def test_no_inputs_over_grpc_leave_the_worker_alone_too(over_grpc: GrpcClient) -
     assert (400, True) == (infer(over_grpc, "digits", []).reply.status, model_ready(over_grpc, "digits"))
 
 
+def test_a_handler_that_does_not_know_the_open_protocol_loses_its_worker_to_grpc_alone(
+    server: Server, over_grpc: GrpcClient, ready: None
+) -> None:
+    hello = [Tensor("x", (1,), "BYTES", ("hello",))]
+
+    with pytest.raises(ServerError, match="faulty does not answer in the Open Inference Protocol"):
+        infer(server.client, "faulty", hello)
+    lost = infer(over_grpc, "faulty", hello).reply
+
+    assert Kind.WORKER_DIED is classify(lost.status, lost.body).kind
+
+
 def test_the_open_protocol_calls_a_model_without_workers_ready(over_grpc: GrpcClient) -> None:
     assert [True, True, False] == [model_ready(over_grpc, name) for name in ("digits", "bare", "nobody")]
 
