@@ -137,6 +137,7 @@ def test_a_neighbour_in_another_format_is_answered_in_its_own(ask: Any) -> None:
         ({"data": [1, 2, float("inf")]}, "NaN, Infinity"),
         ({"datatype": "INT8", "data": [1, 2, 3000]}, "input x: "),
         ({"datatype": "BYTES", "data": ["a", "b"]}, "BYTES hold one text"),
+        ({"datatype": "BYTES", "data": ["half \ud83d"]}, "half a character"),
     ],
 )
 def test_an_input_that_is_not_what_it_says_is_a_refusal_that_rest_and_grpc_can_carry(

@@ -197,6 +197,9 @@ class ArchiveConfig(Section):
     response_timeout_s: int = Field(ge=1, description="a worker silent for longer is replaced", examples=[60])
     startup_timeout_s: int = Field(ge=1, description="a worker must load its model within this", examples=[120])
     job_queue_size: int = Field(ge=1, description="requests that may wait per model", examples=[1000])
+    micro_batch_size: Annotated[int, Field(ge=1, le=1024)] | None = Field(
+        description="the model begins when so many of a batch are preprocessed; for accelerators", examples=["null"]
+    )
     extra_files: tuple[str, ...] = Field(
         description="files, folders, tars and zips of code and data that the handler imports or opens", examples=["[]"]
     )

@@ -65,6 +65,9 @@ class Nvml:
             return ()
         try:
             found = [self._gpu(index) for index in range(self.bindings.nvmlDeviceGetCount())]
+        except self.bindings.NVMLError as error:
+            logger.warning("NVML runs and does not say how many GPUs there are: %s", error)
+            return ()
         finally:
             self.bindings.nvmlShutdown()
         return tuple(gpu for gpu in found if gpu is not None)
@@ -102,7 +105,8 @@ class Nvml:
 def visible(gpus: Sequence[Gpu], told: str | None) -> tuple[Gpu, ...]:
     """The GPUs that a program sees under CUDA_VISIBLE_DEVICES, in its order: all where it is unset.
 
-    As CUDA does: numbers or the beginnings of UUIDs, and nothing from the first one on that names no GPU, or one again.
+    As CUDA does: numbers or the beginnings of UUIDs, and nothing from the first one on that names no GPU, or one again. Parts
+    of a GPU (`MIG-...`) are not known here.
     """
     if told is None:
         return tuple(gpus)

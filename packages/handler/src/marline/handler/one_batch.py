@@ -53,7 +53,7 @@ class Batch:
         except (MemoryError, torch.OutOfMemoryError):
             raise
         except BadRequestError as error:
-            self._refuse(index, error, 400, "Bad Request", "BadRequest", str(error))
+            self._refuse(index, error, error.code, error.phrase, error.phrase.replace(" ", ""), str(error))
         except PredictionException as error:  # TorchServe's way to a code of one's own
             self._refuse(index, error, int(error.error_code), "Prediction Error", "PredictionException", str(error.message))
         except Exception as error:  # whatever a model's own function raises is this sample's failure, not the batch's

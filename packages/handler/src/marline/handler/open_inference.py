@@ -81,7 +81,7 @@ def _value(told: Mapping[str, Any], from_base64: Callable[[Any], Any], *, by_grp
         raise BadRequestError(f"input {name}: datatype {str(kind)[:100]}; known are BYTES, {', '.join(TYPES)}")
     try:
         tensor = torch.tensor(data, dtype=TYPES[kind]).flatten()
-    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+    except (TypeError, ValueError, RuntimeError, OverflowError, RecursionError) as error:
         raise BadRequestError(f"input {name}: {error}") from None
     if tensor.numel() != math.prod(shape):
         raise BadRequestError(f"input {name}: {tensor.numel()} numbers for the shape {shape}")
@@ -95,7 +95,10 @@ def _bytes(name: Any, data: Any, parameters: Any, from_base64: Callable[[Any], A
         raise BadRequestError(f"input {name}: BYTES hold one text: one request is one sample")
     if by_grpc or (isinstance(parameters, Mapping) and parameters.get("content_type") == "base64"):
         return from_base64(data[0])
-    return decode_bytes(data[0].encode(errors="replace"))
+    try:
+        return decode_bytes(data[0].encode())
+    except UnicodeEncodeError:
+        raise BadRequestError(f"input {name}: the text holds half a character") from None
 
 
 def _output(name: str, value: Any) -> dict[str, Any]:

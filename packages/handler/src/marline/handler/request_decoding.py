@@ -24,7 +24,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
-from body_formats import Audio, BadRequestError, decode_bytes
+from body_formats import Audio, BadRequestError, decode_bytes, is_known
 from open_inference import is_open_inference, read_inputs
 
 __all__ = ["Audio", "BadRequestError", "content_type", "decode", "from_base64", "open_body", "parameters_of", "parsed", "shown"]
@@ -57,7 +57,7 @@ def parsed(request: Mapping[str, Any], kind: str) -> Mapping[str, Any]:
 def decode(request: Mapping[str, Any], kind: str = "") -> Any:
     """The payload of one request, see the top of this file; `kind` is its Content-Type."""
     value = _payload(parsed(request, kind))
-    if kind.startswith("application/json") and isinstance(value, bytes | bytearray):
+    if kind.startswith("application/json") and isinstance(value, bytes | bytearray) and not is_known(value):
         _refuse_json(value)
     if is_open_inference(value):
         return read_inputs(value, from_base64)
@@ -72,11 +72,11 @@ def decode(request: Mapping[str, Any], kind: str = "") -> Any:
     if value is None or value == "":
         raise BadRequestError("the request has no body")
     try:
-        finite = _finite(value)
+        wrong = _wrong(value)
     except RecursionError:
         raise BadRequestError("the JSON body is nested too deeply") from None
-    if not finite:
-        raise BadRequestError("the JSON body holds NaN or Infinity, which JSON has not")
+    if wrong is not None:
+        raise BadRequestError(f"the JSON body holds {wrong}")
     return value
 
 
@@ -162,12 +162,19 @@ def _literal(value: Any, is_text: bool) -> Any:
         return text
 
 
-def _finite(value: Any) -> bool:
+def _wrong(value: Any) -> str | None:
+    """What Python's reader of JSON lets through and nobody can use, if there is any."""
     if isinstance(value, float):
-        return math.isfinite(value)
+        return None if math.isfinite(value) else "NaN or Infinity, which JSON has not"
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            return f"half a character, {value[error.start]!a}"
+        return None
     if isinstance(value, Mapping):
-        return all(map(_finite, value.values()))
-    return all(map(_finite, value)) if isinstance(value, list) else True
+        value = [*value, *value.values()]
+    return next(filter(None, map(_wrong, value)), None) if isinstance(value, list) else None
 
 
 def _numbers(value: Any) -> torch.Tensor:
