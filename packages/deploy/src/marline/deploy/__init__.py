@@ -1,7 +1,7 @@
 """Stage 5: TorchServe, started, filled, proven and stopped; the only package that knows its management API."""
 
 from marline.deploy._answers import Answer, Kind, Retry, classify
-from marline.deploy._asking import Speaks, ask
+from marline.deploy._ask import Speaks, ask
 from marline.deploy._client import Client, Reply, Status, Tokens, content_type_of
 from marline.deploy._deploy import deploy, prove
 from marline.deploy._gpu import Plan, assigned, plan
