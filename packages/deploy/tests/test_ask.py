@@ -24,24 +24,27 @@ class Says:
 
     replies: list[Reply]
     status: Status | None = TWO
-    asked: list[float] = field(default_factory=list)
+    asked: list[tuple[str, bytes, str, str | None, float]] = field(default_factory=list)
 
-    def predict(self, model: str, body: bytes, content_type: str, deadline_s: float = 30) -> Reply:  # noqa: ARG002
-        self.asked.append(deadline_s)
+    def predict(
+        self, model: str, body: bytes, content_type: str, deadline_s: float = 30, *, version: str | None = None
+    ) -> Reply:
+        self.asked.append((model, body, content_type, version, deadline_s))
         return self.replies[min(len(self.asked), len(self.replies)) - 1]
 
-    def describe(self, model: str) -> Status | None:  # noqa: ARG002
+    def describe(self, model: str, version: str | None = None) -> Status | None:
         if self.status is None:
-            raise ServerError("no token for management")
+            raise ServerError(f"no token to describe {model} {version}")
         return self.status
 
 
 def test_what_never_reached_a_worker_is_sent_again() -> None:
     client = Says([FULL, FULL, GOOD])
 
-    answer = ask(client, "m", b"", "image/png")
+    answer = ask(client, "m", b"six", "image/png", version="2.0")
 
-    assert (Kind.OK, 3, 3) == (answer.kind, answer.tries, len(client.asked))
+    assert (Kind.OK, 3) == (answer.kind, answer.tries)
+    assert [("m", b"six", "image/png", "2.0")] * 3 == [asked[:4] for asked in client.asked]
 
 
 @pytest.mark.parametrize(("idempotent", "kind", "tries"), [(False, Kind.WORKER_DIED, 1), (True, Kind.OK, 2)])
@@ -66,7 +69,7 @@ def test_tries_are_counted_and_end_at_the_deadline() -> None:
     began = time.monotonic()
     ask(client, "m", b"", "image/png", deadline_s=0.3, tries=50)
     assert time.monotonic() - began < 0.6
-    assert client.asked[-1] < 0.3
+    assert client.asked[-1][-1] < 0.3
 
 
 def test_whoever_may_not_look_at_the_workers_is_told_that_it_is_one_of_two() -> None:

@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -68,6 +69,24 @@ def test_the_body_the_token_and_json_s_content_type_arrive(start: Start) -> None
     assert [Reply(200, b"yes")] * 2 == replies
     assert [{"data": b"[1]", "content-type": b"application/json"}, {"data": b"[1]"}] == [dict(one.input) for one, _ in seen]
     assert ("m", "Bearer infer", "gRPC") == (seen[0][0].model_name, seen[0][1]["authorization"], seen[0][1]["protocol"])
+
+
+def test_a_token_that_was_renewed_meanwhile_is_used(start: Start, tmp_path: Path) -> None:
+    seen: list[str] = []
+
+    def answer(_: Any, context: Any) -> Any:
+        seen.append(dict(context.invocation_metadata())["authorization"])
+        if seen[-1] != "Bearer newer":
+            context.abort(grpc.StatusCode.PERMISSION_DENIED, "Token Authorization failed. Token either incorrect, expired, ...")
+        return message("inference.PredictionResponse")(prediction=b"yes")
+
+    client = start(answer)
+    refused = client.predict("m", b"", "image/png", version="2.0")
+    client.tokens.file = tmp_path / "key_file.json"
+    client.tokens.file.write_text(json.dumps({kind: {"key": "newer"} for kind in ("management", "inference")}))
+
+    assert (400, 200) == (refused.status, client.predict("m", b"", "image/png").status)
+    assert ["Bearer infer", "Bearer infer", "Bearer newer"] == seen
 
 
 def test_a_model_is_described_as_over_rest(start: Start) -> None:

@@ -18,8 +18,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from marline.deploy._tokens import REFUSED
+
 NO_CAPACITY = "has no worker to serve"
-TOKEN = ("InvalidKeyException", "Token Authorization failed", "Token Authentication failed")
+TOKEN = (REFUSED, "Token Authorization failed", "Token Authentication failed")
 
 
 class Retry(StrEnum):

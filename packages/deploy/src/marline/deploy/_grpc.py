@@ -6,6 +6,7 @@ arrives as OK with the refusal as its body. A PredictionException's own code is 
 """
 
 import json
+import time
 from typing import Any, Self
 
 import grpc
@@ -20,6 +21,7 @@ OPTIONS = (
     ("grpc.max_receive_message_length", -1),  # 4 MB otherwise; the server has a bound of its own
     ("grpc.max_send_message_length", -1),
 )
+STRANGER = "Token Authorization failed"
 REFUSAL = {"code", "type", "message"}
 STATUSES = {  # TorchServe's own table, backwards
     grpc.StatusCode.INVALID_ARGUMENT: 400,
@@ -62,21 +64,23 @@ class GrpcClient:
         for channel in self._channels.values():
             channel.close()
 
-    def predict(self, model: str, body: bytes, content_type: str, deadline_s: float = DEADLINE_S) -> Reply:
+    def predict(
+        self, model: str, body: bytes, content_type: str, deadline_s: float = DEADLINE_S, *, version: str | None = None
+    ) -> Reply:
         """Send one request body and return whatever comes back; ServerError where nothing does."""
         told = {"data": body}
         if content_type.startswith("application/json"):  # all else is known by its first bytes, and gRPC has no such header
             told["content-type"] = content_type.encode()
-        asked = message("inference.PredictionsRequest")(model_name=model, input=told)
+        asked = message("inference.PredictionsRequest")(model_name=model, model_version=version, input=told)
         try:
             found = self.call("inference", "inference.InferenceAPIsService", "Predictions", asked, deadline_s).prediction
         except grpc.RpcError as error:
             return refused(error, f"Predictions of {model}", deadline_s)
         return Reply(own_status(found), found)
 
-    def describe(self, model: str) -> Status | None:
-        """How a model stands; None where there is no such model."""
-        asked = message("management.DescribeModelRequest")(model_name=model)
+    def describe(self, model: str, version: str | None = None) -> Status | None:
+        """How a version stands, the default one where none is named; None where there is no such model or version."""
+        asked = message("management.DescribeModelRequest")(model_name=model, model_version=version)
         try:
             told = self.call("management", "management.ManagementAPIsService", "DescribeModel", asked, DEADLINE_S).msg
         except grpc.RpcError as error:
@@ -96,10 +100,23 @@ class GrpcClient:
         return bool(json.loads(told)["status"] == "Healthy")
 
     def call(self, address: str, service: str, method: str, asked: Any, deadline_s: float) -> Any:
-        """One call with the token of its address; grpc.RpcError where it fails. The deadline is gRPC's own, and hard."""
-        token = self.tokens.inference if address == "inference" else self.tokens.management
-        metadata = (("protocol", "gRPC"), ("authorization", f"Bearer {token}"))
-        return call(self._channels[address], service, method)(asked, timeout=deadline_s, metadata=metadata)
+        """One call, once more where its token was refused and there is a newer one; grpc.RpcError where it fails.
+
+        The deadline is gRPC's own, and hard.
+        """
+        token, end = getattr(self.tokens, address), time.monotonic() + deadline_s
+        send = call(self._channels[address], service, method)
+        try:
+            return send(asked, timeout=deadline_s, metadata=_headers(token))
+        except grpc.RpcError as error:
+            newer = self.tokens.newer(address, refused=token) if STRANGER in (error.details() or "") else None
+            if newer is None:
+                raise
+        return send(asked, timeout=end - time.monotonic(), metadata=_headers(newer))
+
+
+def _headers(token: str) -> tuple[tuple[str, str], ...]:
+    return (("protocol", "gRPC"), ("authorization", f"Bearer {token}"))
 
 
 def refused(error: grpc.RpcError, what: str, deadline_s: float) -> Reply:
