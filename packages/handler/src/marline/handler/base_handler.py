@@ -36,7 +36,7 @@ from graph_file import from_graph, to_graph
 from method_call import MethodCall
 from model_loading import Functions, load_model, prepare_folder
 from one_batch import Batch
-from request_decoding import BadRequestError, content_type, decode, parameters_of, parsed, shown
+from request_decoding import BadRequestError, content_type, decode, open_body, parameters_of, parsed, shown
 from ts.torch_handler.base_handler import BaseHandler
 
 
@@ -139,8 +139,8 @@ class SharedHandler(BaseHandler):  # type: ignore[misc]  # TorchServe has no typ
         if self._is_describe():  # GET /models/NAME?customized=true, which comes alone
             return [json.dumps(plain(self.describe_handle()))]
         answers = [""] * len(data)
-        batch = Batch(context, answers, self)
-        data = [parsed(request, content_type(context, index)) for index, request in enumerate(data)]
+        data = [parsed(request, content_type(context, index, request)) for index, request in enumerate(data)]
+        batch = Batch(context, answers, self, [open_body(request) for request in data])
         samples: dict[int, Sample] = {}
         outputs: dict[int, Any] = {}
         explained: dict[int, Sample] = {}
@@ -199,7 +199,7 @@ class SharedHandler(BaseHandler):  # type: ignore[misc]  # TorchServe has no typ
         """One sample for each request that can be understood, by its place in the batch; the batch whole, or part by part."""
 
         def value(index: int) -> Any:
-            return self.functions.preprocess(decode(data[index], content_type(batch.context, index)))
+            return self.functions.preprocess(decode(data[index], content_type(batch.context, index, data[index])))
 
         beside = self.pool is not None and len(data) > 1
         waiting = {index: self.pool.submit(value, index) for index in range(len(data))} if beside else {}  # type: ignore[union-attr]

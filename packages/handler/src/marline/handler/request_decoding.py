@@ -13,7 +13,8 @@ What a preprocess function receives, by what was sent and whatever its Content-T
 | UTF-8 text | str |
 
 JSON may wrap one of these as `{"data": ...}`, `{"body": ...}` or `{"instances": [one]}`, and bytes as `{"b64": "..."}`; a form
-sends it as the field `data` or `body`. Goes into every archive beside `base_handler.py`.
+sends it as the field `data` or `body`. A body of the Open Inference Protocol is decoded by `open_inference.py`. gRPC, which has
+no Content-Type, may say it in a field `content-type`. Goes into every archive beside `base_handler.py`.
 """
 
 import base64
@@ -24,14 +25,19 @@ from typing import Any
 
 import torch
 from body_formats import Audio, BadRequestError, decode_bytes, is_known
+from open_inference import is_open_inference, read_inputs
 
-__all__ = ["Audio", "BadRequestError", "content_type", "decode", "from_base64", "parameters_of", "parsed", "shown"]
+__all__ = ["Audio", "BadRequestError", "content_type", "decode", "from_base64", "open_body", "parameters_of", "parsed", "shown"]
 PAYLOAD = ("data", "body", "instances")
+KIND = "content-type"
 LONGEST_SHOWN = 100  # characters
 
 
-def content_type(context: Any, index: int) -> str:
-    """What a request says its body is; empty where TorchServe's context does not know."""
+def content_type(context: Any, index: int, request: Mapping[str, Any]) -> str:
+    """What a request says its body is; empty where TorchServe's context does not know and no field says it."""
+    if KIND in request:
+        told_there = request[KIND]
+        return told_there.decode(errors="replace") if isinstance(told_there, bytes | bytearray) else str(told_there)
     headers = context.get_all_request_header(index)
     told: Mapping[str, Any] = next((headers[key] for key in PAYLOAD if isinstance(headers.get(key), Mapping)), {})
     return str(told.get("content-type") or "")
@@ -53,6 +59,8 @@ def decode(request: Mapping[str, Any], kind: str = "") -> Any:
     value = _payload(parsed(request, kind))
     if kind.startswith("application/json") and isinstance(value, bytes | bytearray) and not is_known(value):
         _refuse_json(value)
+    if is_open_inference(value):
+        return read_inputs(value, from_base64)
     for _ in range(2):  # {"instances": [{"data": ...}]}
         value = _unwrapped(value)
     if isinstance(value, Mapping) and set(value) == {"b64"}:
@@ -79,8 +87,10 @@ def parameters_of(request: Mapping[str, Any], texts: Collection[str] = ()) -> di
     own `model_name` there.
     """
     body = _payload(request)
-    told = {key: _literal(value, key in texts) for key, value in request.items() if key not in (*PAYLOAD, "model_name")}
-    if isinstance(body, Mapping) and _key(body) is not None:
+    told = {key: _literal(value, key in texts) for key, value in request.items() if key not in (*PAYLOAD, KIND, "model_name")}
+    if is_open_inference(body):
+        told["parameters"] = body.get("parameters") or {}
+    elif isinstance(body, Mapping) and _key(body) is not None:
         told |= {key: value for key, value in body.items() if key not in PAYLOAD}
     inner = told.pop("parameters", {})
     if not isinstance(inner, Mapping):
@@ -98,6 +108,12 @@ def from_base64(text: Any) -> Any:
     except ValueError as error:  # of characters that are not ASCII too
         raise BadRequestError(f"the base64 cannot be decoded: {error}") from None
     return decode_bytes(body)
+
+
+def open_body(request: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The body of a request whose JSON is read, where it is one of the Open Inference Protocol."""
+    body = _payload(request)
+    return body if is_open_inference(body) else None
 
 
 def shown(value: Any) -> str:
