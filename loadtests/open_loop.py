@@ -28,6 +28,10 @@ from locust import User, task
 OPENED = 32  # connections made before the first request; more are opened when so many are in use
 SAMPLE_S = 0.05
 SLICE_NS = 100_000  # the shortest that the kernel grants
+MEANINGS = {  # TorchServe's answers that say more of the load than of the model
+    (503, "ServiceUnavailableException"): "overload",  # the queue is full
+    (507, "InternalServerException"): "oom",  # memory ended, the machine's or the GPU's: smaller batches may be served
+}
 SCHED_SETATTR = {"x86_64": 314, "aarch64": 274}  # the number of the system call
 COLUMNS = ("payload", "scheduled_s", "sent_s", "finished_s", "status", "error", "bytes", "samples")
 
@@ -238,8 +242,9 @@ def _sample(rows: Rows, start: float) -> None:
 
 
 def _error_class(status: int, body: bytes) -> str:
-    """`HTTP 503 ServiceUnavailableException`: the status and, where the body is TorchServe's, the type it names."""
+    """`HTTP 507 oom`: the status and what it means; where the body is TorchServe's, the type it names has a meaning or is told."""
     try:
-        return f"HTTP {status} {json.loads(body)['type']}"
+        named = json.loads(body)["type"]
     except (ValueError, KeyError, TypeError):
-        return f"HTTP {status}"
+        named = ""
+    return f"HTTP {status} {MEANINGS.get((status, named), named)}".strip()

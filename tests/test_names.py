@@ -29,6 +29,7 @@ COMMANDS = {
         "bench",
         "unit",
         "tests",
+        "faults",
         "lint",
     ),
 }
