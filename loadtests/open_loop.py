@@ -28,9 +28,9 @@ from locust import User, task
 OPENED = 32  # connections made before the first request; more are opened when so many are in use
 SAMPLE_S = 0.05
 SLICE_NS = 100_000  # the shortest that the kernel grants
-MEANINGS = {  # TorchServe's answers that say more of the load than of the model
-    (503, "ServiceUnavailableException"): "overload",  # the queue is full
-    (507, "InternalServerException"): "oom",  # memory ended, the machine's or the GPU's: smaller batches may be served
+MEANINGS = {  # TorchServe's answers that say more of the load than of the model, by their status and a word of theirs
+    (503, "has no worker to serve"): "overload",  # the queue is full
+    (507, "Out of resources"): "oom",  # memory ended, the machine's or the GPU's: smaller batches may be served
 }
 SCHED_SETATTR = {"x86_64": 314, "aarch64": 274}  # the number of the system call
 COLUMNS = ("payload", "scheduled_s", "sent_s", "finished_s", "status", "error", "bytes", "samples")
@@ -242,9 +242,10 @@ def _sample(rows: Rows, start: float) -> None:
 
 
 def _error_class(status: int, body: bytes) -> str:
-    """`HTTP 507 oom`: the status and what it means; where the body is TorchServe's, the type it names has a meaning or is told."""
+    """`HTTP 503 overload`: the status, and what TorchServe's body means by it or else the type it names."""
     try:
-        named = json.loads(body)["type"]
+        told = json.loads(body)
+        means = [means for (number, words), means in MEANINGS.items() if number == status and words in told["message"]]
     except (ValueError, KeyError, TypeError):
-        named = ""
-    return f"HTTP {status} {MEANINGS.get((status, named), named)}".strip()
+        return f"HTTP {status}"
+    return f"HTTP {status} {(means or [told.get('type', '')])[0]}".strip()

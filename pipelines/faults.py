@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
+from xml.etree import ElementTree as ET
 
 from rich.console import Console
 from rich.table import Table
@@ -54,7 +54,9 @@ def _told(root: Path, words: Sequence[str]) -> dict[str, str]:
     groups = {file.parent.name for file in files}
     if told["group"] and told["group"] not in groups:
         raise RequestError(f"group={told['group']}: the groups are {', '.join(sorted(groups))}")
-    known = {fault for file in files if told["group"] in ("", file.parent.name) for fault in re.findall(MARKER, file.read_text())}
+    known = {
+        fault for file in files if told["group"] in ("", file.parent.name) for fault in re.findall(MARKER, file.read_text())
+    }
     if told["only"] and told["only"] not in known:
         raise RequestError(f"only={told['only']}: the faults are {', '.join(sorted(known))}")
     if not re.fullmatch(r"[1-9]\d?", told["times"]):
@@ -71,11 +73,11 @@ def _round(folder: Path, only: str) -> list[dict[str, Any]]:
         ran = subprocess.run([*command, str(folder)], check=False, timeout=ROUND_S)
         if not file.is_file():
             raise StageError(f"pytest ended with code {ran.returncode} before any fault was injected; what it said is above")
-        cases = ElementTree.parse(file).getroot().iter("testcase")  # noqa: S314 - the file is pytest's own
+        cases = ET.parse(file).getroot().iter("testcase")  # noqa: S314 - the file is pytest's own
         return [_row(case) for case in cases]
 
 
-def _row(case: ElementTree.Element) -> dict[str, Any]:
+def _row(case: ET.Element) -> dict[str, Any]:
     """One test: what it recorded of itself, how long it took, and what became of it."""
     told = {told.get("name", ""): told.get("value", "") for told in case.iter("property")}
     bad = [child for child in case if child.tag in ("failure", "error", "skipped")]

@@ -20,7 +20,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def row(request: pytest.FixtureRequest, record_property: Callable[[str, object], None]) -> None:
     """What the table says of this test; `pipelines/faults.py` reads it from the JUnit file."""
     marker = request.node.get_closest_marker("faults")
-    assert marker is not None, f"{request.node.nodeid} is no fault: give it @pytest.mark.faults(NUMBER, WHAT, EXPECTED, seconds=)"
+    assert marker is not None, (
+        f"{request.node.nodeid} is no fault: give it @pytest.mark.faults(NUMBER, WHAT, EXPECTED, seconds=)"
+    )
     number, what, expected = marker.args
     told = {"fault": number, "group": request.path.parent.name, "what": what, "expected": expected, **marker.kwargs}
     for key, value in told.items():

@@ -1,6 +1,6 @@
 """A handler without anything of ours: shows what TorchServe itself does. Answers each request with the size of its batch.
 
-What is unusual a request asks for as JSON: `sleep_s`, `raise` (an exception's text), `memory`, `answers` (to return that instead),
+What is unusual a request asks for as JSON: `sleep_s`, `raise` (an exception's text), `memory`, `answers` (returned so),
 `code` and `phrase`; at its start, `order.json` in the archive asks for it.
 """
 

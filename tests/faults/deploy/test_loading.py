@@ -54,7 +54,9 @@ def starts_of(server: Server, model: str) -> int:
     return sum(f"-{model}_" in line and "Torch worker started" in line for line in lines)
 
 
-@pytest.mark.faults("F06", "handler's initialize raises", "its traceback within seconds; unregistered; no crash loop", seconds=30)
+@pytest.mark.faults(
+    "F06", "handler's initialize raises", "its traceback within seconds; unregistered; no crash loop", seconds=30
+)
 def test_f06_a_handler_that_cannot_load_is_told_with_its_traceback_and_tried_no_more(server: Server, make: Make) -> None:
     error, seconds = refused(server, make("broken", {"raise": "the weights are of another model"}), "broken")
 

@@ -15,7 +15,9 @@ Obey = Callable[..., Any]
 Until = Callable[..., float]
 
 
-@pytest.mark.faults("F14", "unregister under load", "queued requests end within the client's deadline; later ones 404", seconds=20)
+@pytest.mark.faults(
+    "F14", "unregister under load", "queued requests end within the client's deadline; later ones 404", seconds=20
+)
 def test_f14_requests_to_a_model_that_is_taken_away_end(obey: Obey, until: Until, tmp_path: Path) -> None:
     model, begun = obey("away"), tmp_path / "begun"
     orders = [{"n": n, "sleep_s": 1, "write": str(begun)} for n in range(10)]
@@ -39,14 +41,18 @@ def test_f15_a_name_that_is_taken_is_refused_with_its_409(obey: Obey, server: Se
     model = obey("taken")
     worker = model.worker.pid
 
-    with pytest.raises(ServerError, match=r"(?s)answers 409 to POST /models: .*Model version 1.0 is already registered for model taken"):
+    with pytest.raises(
+        ServerError, match=r"(?s)answers 409 to POST /models: .*Model version 1.0 is already registered for model taken"
+    ):
         server.load(make("taken"), "taken", batch_size=4, max_batch_delay_ms=10, workers=1)
 
     assert model.serves()
     assert (worker, 1) == (model.worker.pid, model.status.batch_size)
 
 
-@pytest.mark.faults("F15", "two deploys of one name at once", "one wins, the other is shown its 409; one whole model", seconds=20)
+@pytest.mark.faults(
+    "F15", "two deploys of one name at once", "one wins, the other is shown its 409; one whole model", seconds=20
+)
 def test_f15_of_two_deploys_at_once_one_wins(server: Server, make: Callable[..., Path]) -> None:
     archives = [make("twice"), make("twice")]
 

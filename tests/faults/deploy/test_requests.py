@@ -69,7 +69,9 @@ def test_f11_what_the_queue_cannot_hold_is_refused_at_once_and_named_so(obey: Ob
     assert {"HTTP 503 overload"} == set(measure(target, [order], load, tmp_path / "load").errors)
 
 
-@pytest.mark.faults("F12", "100 clients leave after sending", "READY, later requests 200; the wasted work is counted", seconds=20)
+@pytest.mark.faults(
+    "F12", "100 clients leave after sending", "READY, later requests 200; the wasted work is counted", seconds=20
+)
 def test_f12_clients_that_leave_do_no_harm_and_what_was_done_for_them_is_counted(obey: Obey, until: Until) -> None:
     model = obey("left")
     address, request = raw(model, {"n": 1})

@@ -13,7 +13,11 @@ import numpy as np
 import psutil
 import pytest
 
+from marline.core import read_config
+from marline.deploy import Server
 from marline.loadtest import Load, Target, measure, percentile
+from marline.tune._curve import fitting_curve
+from marline.tune._tune import within_memory
 
 Obey = Callable[..., Any]
 Until = Callable[..., float]
@@ -57,7 +61,9 @@ def test_f02_a_batch_whose_worker_is_killed_fails_at_once_and_nothing_else_does(
     assert model.serves()
 
 
-@pytest.mark.faults("F05", "SIGSTOP of a worker, responseTimeout 3", "500, worker replaced, open-loop p99 at least 1 s", seconds=30)
+@pytest.mark.faults(
+    "F05", "SIGSTOP of a worker, responseTimeout 3", "500, worker replaced, open-loop p99 at least 1 s", seconds=30
+)
 def test_f05_a_stopped_worker_is_replaced_and_the_load_test_shows_the_stall(obey: Obey, until: Until, tmp_path: Path) -> None:
     model = obey("stopped", responseTimeout=3)
     order = tmp_path / "order.json"
@@ -84,7 +90,9 @@ def test_f05_a_stopped_worker_is_replaced_and_the_load_test_shows_the_stall(obey
     assert not worker.is_running()
 
 
-@pytest.mark.faults("F08", "handler sleeps longer than responseTimeout", "500 within responseTimeout + 1 s, recovery", seconds=30)
+@pytest.mark.faults(
+    "F08", "handler sleeps longer than responseTimeout", "500 within responseTimeout + 1 s, recovery", seconds=30
+)
 def test_f08_a_request_that_takes_too_long_fails_in_time(obey: Obey, until: Until) -> None:
     model = obey("slow", responseTimeout=3)
 
@@ -112,6 +120,21 @@ def test_f09_a_request_that_takes_too_much_memory_is_told_so(obey: Obey, tmp_pat
     load = Load(rps=5, seconds=1, warmup_s=0, arrivals="constant", seed=0, timeout_s=5)
     target = Target(url=f"{model.server.client.inference_url}/predictions/hungry", token=model.server.client.tokens.inference)
     assert {"HTTP 507 oom": 5} == measure(target, [order], load, tmp_path / "load").errors
+
+
+@pytest.mark.faults("F09", "a batch that memory does not hold", "the tuner goes on with smaller ones", seconds=30)
+def test_f09_the_tuner_goes_on_with_the_batches_that_memory_holds(
+    server: Server, make: Callable[..., Path], tmp_path: Path
+) -> None:
+    order = tmp_path / "order.json"
+    order.write_text(json.dumps({"n": 1}))
+
+    curve = fitting_curve(server, make("large", {"most": 2}), "large", [order], [2, 4], 2)
+
+    assert [1, 2] == [point.batch for point in curve]
+    told = read_config(["model=digits_cnn", "tune.batch_sizes=[2,4]"]).config.tune
+    assert (2,) == within_memory(told, curve).batch_sizes
+    assert server.client.describe("large") is None
 
 
 def _computed(batches: Path) -> int:

@@ -1,7 +1,7 @@
 """Does to its own worker what a request tells it, and at its start what `order.json` in its archive tells it.
 
 A request is JSON: {"n": 3} is answered {"n": 3, "pid": ...}; `sleep_s`, `write` (a file to make first), `refuse`,
-`raise` and `take_mb` are obeyed before that.
+`raise` and `take_mb` are obeyed before that. A batch of more than `most` takes more memory than there is.
 """
 
 import json
@@ -13,10 +13,12 @@ from typing import Any
 import torch
 from base_handler import BadRequestError, handler_factory
 
+ORDER = Path(__file__).with_name("order.json")
+
 
 def init_function() -> torch.nn.Module:
     """A model that hands on what it gets; the file must be there, so that removing it makes the next start fail."""
-    order = json.loads(Path(__file__).with_name("order.json").read_text())
+    order = json.loads(ORDER.read_text())
     time.sleep(order.get("sleep_s", 0))
     if "raise" in order:
         raise RuntimeError(order["raise"])
@@ -36,9 +38,20 @@ def preprocess(order: Any) -> torch.Tensor:
     return torch.tensor([order["n"]])
 
 
+def preprocess_batch(samples: list[torch.Tensor]) -> list[torch.Tensor]:
+    """The same, where there is memory for so many."""
+    bytearray((len(samples) > json.loads(ORDER.read_text()).get("most", 1024)) << 50)
+    return samples
+
+
 def postprocess(output: torch.Tensor) -> dict[str, int]:
     """The number, and who says it."""
     return {"n": int(output[0]), "pid": os.getpid()}
 
 
-handler = handler_factory(init_function, preprocess_function=preprocess, postprocess_function=postprocess)
+handler = handler_factory(
+    init_function,
+    preprocess_function=preprocess,
+    preprocess_batch_function=preprocess_batch,
+    postprocess_function=postprocess,
+)
