@@ -152,7 +152,8 @@ def bare(config: DeployConfig, logs: Path, archives: Sequence[Path], **changed: 
             stderr=console,
         )
     try:
-        asker = Asker(*(f"http://127.0.0.1:{port}" for port in _http(ports)), folder / "key_file.json")
+        inference, management, metered = (f"http://127.0.0.1:{port}" for port in _http(ports))
+        asker = Asker(inference, management, metered, folder / "key_file.json")
         _wait_until_up(asker, java)
         yield asker
     finally:

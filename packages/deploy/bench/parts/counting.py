@@ -16,7 +16,7 @@ STATUSES: Counter[int] = Counter()
 LET_IN: Counter[str] = Counter()  # requests answered with less than 400, by operation
 
 
-@schemathesis.hook
+@schemathesis.hook  # type: ignore[untyped-decorator]  # it has no types where it is not installed
 def after_call(context: Any, case: Any, response: Any) -> None:  # noqa: ARG001 - the hook's signature
     """Count one answer."""
     STATUSES[response.status_code] += 1
