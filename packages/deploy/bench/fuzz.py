@@ -88,7 +88,7 @@ def figures(seconds: float = SECONDS) -> list[dict[str, Any]]:
             ready = status is not None and status.ready == 1 and _answer(server) == right
             java = psutil.Process(int((server.folder / "java.pid").read_text()))
             tree = [java, *java.children(recursive=True)]
-        orphans = [process.pid for process in tree if process.is_running()]
+        orphans = [process.pid for process in tree if _runs(process)]
     return [
         *rows,
         figure("READY, and answers as before", int(ready), "", 1, ready, 1, f"{status}"),
@@ -170,6 +170,13 @@ def _state(server: Server, *, batches: bool) -> Mapping[str, str]:
 def _get(server: Server, path: str) -> Any:
     headers = {"Authorization": f"Bearer {server.client.tokens.management}"}
     return httpx2.get(server.client.management_url + path, headers=headers, timeout=30).json()
+
+
+def _runs(process: psutil.Process) -> bool:
+    try:
+        return bool(process.status() != psutil.STATUS_ZOMBIE)  # one that its new parent has not yet noticed is over
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _answer(server: Server) -> tuple[int, bytes]:
