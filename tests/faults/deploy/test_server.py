@@ -9,9 +9,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import psutil
 import pytest
 
@@ -42,27 +45,44 @@ def tuned(artifacts: Path, archive: Path, order: dict[str, Any]) -> None:
     seal(out, model=MODEL, config=Section(), inputs=[], facts=facts, started=time.monotonic())
 
 
-@pytest.fixture
-def served(make: Make, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Start `python -m marline.deploy.serve` in a place of its own; it is over after the test."""
-    started: list[subprocess.Popen[str]] = []
+@dataclass(frozen=True)
+class Serving:
+    """A running `nox -s serve`; `home` has all that it leaves anywhere but in its logs."""
 
-    def start(archive: Path, *words: str) -> subprocess.Popen[str]:
-        artifacts, home = tmp_path_factory.mktemp("artifacts"), tmp_path_factory.mktemp("h")
-        tuned(artifacts, archive, {"n": 7})
-        environment = {**os.environ, "TMPDIR": str(home), "XDG_STATE_HOME": str(home / "state"), "PYTHONUNBUFFERED": "1"}
-        command = [sys.executable, "-m", "marline.deploy.serve", f"model={MODEL}", f"artifacts={artifacts}", *words]
-        started.append(
-            subprocess.Popen(
-                command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-            )
-        )
+    process: subprocess.Popen[bytes]
+    home: Path
+
+    @property
+    def said(self) -> str:
+        return (self.home / "said.txt").read_text()
+
+    @property
+    def folder(self) -> Path:
+        (found,) = self.home.glob("t/marline-*/*")
+        return found
+
+
+@pytest.fixture
+def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Serving]]:
+    """Start `python -m marline.deploy.serve` in a place of its own; it is over after the test."""
+    started: list[Serving] = []
+
+    def start(archive: Path, *words: str) -> Serving:
+        home = tmp_path_factory.mktemp("s")
+        (home / "t").mkdir()
+        tuned(home / "artifacts", archive, {"n": 7})
+        environment = {**os.environ, "TMPDIR": str(home / "t"), "XDG_STATE_HOME": str(home / "t"), "PYTHONUNBUFFERED": "1"}
+        command = [sys.executable, "-m", "marline.deploy.serve", f"model={MODEL}", f"artifacts={home / 'artifacts'}", *words]
+        with (home / "said.txt").open("wb") as said:
+            process = subprocess.Popen(command, env=environment, stdout=said, stderr=said, start_new_session=True)
+        started.append(Serving(process, home))
         return started[-1]
 
     yield start
-    for process in started:
-        with process:
-            process.kill()
+    for one in started:
+        if one.process.poll() is None:
+            one.process.terminate()
+        one.process.wait(20)
 
 
 @pytest.mark.faults("F03", "SIGKILL of Java under load", "seen in 3 s, no orphan, no trial of it, a clean restart", seconds=40)
@@ -95,43 +115,65 @@ def test_f03_a_killed_java_is_noticed_leaves_nothing_and_its_trial_does_not_coun
 
 @pytest.mark.faults("F04", "SIGTERM to a serving server", "exit code 0; in 20 s no process, port or file of it", seconds=30)
 def test_f04_a_server_that_is_told_to_stop_is_gone_within_its_time(
-    served: Callable[..., Any], make: Make, until: Until
+    serve: Callable[..., Serving], make: Make, until: Until
 ) -> None:
-    process = served(make("stops"))
-    assert any("curl" in line for line in iter(process.stdout.readline, ""))
-    below = psutil.Process(process.pid).children(recursive=True)
-    ports = {found.laddr.port for one in below for found in one.net_connections("tcp") if found.status == psutil.CONN_LISTEN}
-    home = Path(psutil.Process(process.pid).environ()["TMPDIR"])
-    (folder,) = home.glob("marline-*/*")
-    assert (len(below) >= 3, len(ports) >= 3, (folder / "key_file.json").exists()) == (True, True, True)
+    one = serve(make("stops"))
+    until(lambda: "curl" in one.said, 20, "it serves")
+    below = psutil.Process(one.process.pid).children(recursive=True)
+    ports = {found.laddr.port for each in below for found in each.net_connections("tcp") if found.status == psutil.CONN_LISTEN}
+    assert len(below) >= 3  # the guard, Java, a worker
+    assert len(ports) >= 3
+    assert (one.folder / "key_file.json").exists()
 
-    process.send_signal(signal.SIGTERM)
+    one.process.send_signal(signal.SIGTERM)
 
-    assert 0 == process.wait(20)
+    assert 0 == one.process.wait(20), one.said
     assert not any(map(running, below))
     assert not any(map(taken, ports))
-    assert [] == [file for file in home.rglob("*") if file.is_file() or file.is_socket()]
+    assert [] == [file for file in (one.home / "t").rglob("*") if not file.is_dir()]
+
+
+@pytest.mark.faults(
+    "F10", "a worker killed that cannot be loaded again", "DOWN after maxRetryTimeoutInSec 5; nothing waits", seconds=40
+)
+def test_f10_a_model_that_torchserve_has_given_up_is_called_down(
+    serve: Callable[..., Serving], make: Make, until: Until
+) -> None:
+    one = serve(make("gone", maxRetryTimeoutInSec=5))
+    until(lambda: "curl" in one.said, 20, "it serves")
+    state = json.loads(next((one.home / "t").rglob("digits_cnn.json")).read_text())
+    (order,) = one.folder.glob("temp/models/*/order.json")
+    order.unlink()
+    java = psutil.Process(int((one.folder / "java.pid").read_text()))
+    (worker,) = [child for child in java.children() if "model_service_worker" in " ".join(child.cmdline())]
+
+    worker.kill()
+
+    until(lambda: "DOWN" in one.said, 25, "it is called DOWN")
+    began = time.monotonic()
+    with pytest.raises(httpx2.HTTPError):
+        httpx2.post(state["predictions_url"], json={"n": 1}, timeout=2)
+    assert time.monotonic() - began < 3
 
 
 @pytest.mark.faults("F16", "a port that was asked for is taken", "named with its owner, exit code not 0 in 2 s", seconds=5)
-@pytest.mark.parametrize("which", [0, 2, 3])
-def test_f16_a_taken_port_is_named_with_its_owner(which: int, served: Callable[..., Any], make: Make) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as holder:
-        free = [socket.create_server(("127.0.0.1", 0)) for _ in range(which)]
-        ports = [*(one.getsockname()[1] for one in free), holder.getsockname()[1]]
-        for one in free:
-            one.close()
-        archive = make("unstarted")
+@pytest.mark.parametrize("which", [0, 2, 3], ids=["inference", "metrics", "grpc"])
+def test_f16_a_taken_port_is_named_with_its_owner(which: int, serve: Callable[..., Serving], make: Make, until: Until) -> None:
+    archive = make("unstarted")
+    with socket.create_server(("127.0.0.1", 0)) as holder, ExitStack() as others:
+        free = [others.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(which)]
+        ports = [one.getsockname()[1] for one in (*free, holder)]
+        others.close()
+        one = serve(archive, f"deploy.ports={ports}".replace(" ", ""))
         began = time.monotonic()
-        process = served(archive, f"deploy.ports={ports}".replace(" ", ""))
-        code, said = process.wait(5), process.stderr.read()
+        code = one.process.wait(5)
         seconds = time.monotonic() - began
 
     assert code in {1, 2}
-    assert f"port {ports[-1]} is taken by" in said
-    assert str(os.getpid()) in said
+    assert f"port {ports[-1]} is taken by" in one.said
+    assert str(os.getpid()) in one.said
     assert seconds < 2
-    assert [] == psutil.Process().children(recursive=False) or not psutil.pid_exists(process.pid)
+    assert [] == list((one.home / "t").glob("marline-*/*"))
 
 
 def running(process: psutil.Process) -> bool:
