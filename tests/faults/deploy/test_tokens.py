@@ -11,7 +11,9 @@ from marline.deploy import serving
 from marline.loadtest import Load, Target, measure
 
 
-@pytest.mark.faults("F25", "tokens of 3 s expire under a load test", "renewed in time: no request is refused or lost", seconds=30)
+@pytest.mark.faults(
+    "F25", "tokens of 3 s expire under a load test", "renewed in time: no request is refused or lost", seconds=30
+)
 def test_f25_tokens_that_expire_under_load_are_renewed(make: Callable[..., Path], tmp_path: Path) -> None:
     order = tmp_path / "order.json"
     order.write_text(json.dumps({"n": 1}))
