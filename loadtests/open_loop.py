@@ -245,7 +245,8 @@ def _error_class(status: int, body: bytes) -> str:
     """`HTTP 503 overload`: the status, and what TorchServe's body means by it or else the type it names."""
     try:
         told = json.loads(body)
-        means = [means for (number, words), means in MEANINGS.items() if number == status and words in told["message"]]
-    except (ValueError, KeyError, TypeError):
+        message, named = told.get("message", ""), told["type"]
+        means = [means for (number, words), means in MEANINGS.items() if number == status and words in message]
+    except (ValueError, KeyError, TypeError, AttributeError):
         return f"HTTP {status}"
-    return f"HTTP {status} {(means or [told.get('type', '')])[0]}".strip()
+    return f"HTTP {status} {means[0] if means else named}"

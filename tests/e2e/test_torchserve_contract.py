@@ -308,6 +308,19 @@ def test_without_a_token_only_metrics_and_the_descriptions_are_open(asker: Asker
     assert [200] * 3 == [reply.status_code for reply in opened]
 
 
+def test_no_key_opens_an_address_with_token_in_it(asker: Asker) -> None:
+    """So a model of such a name could never be described or removed, and no archive is given one."""
+    for path in ("/models/tokenizer", "/models?next_page_token=/token"):
+        for key in ("management", "API", "inference"):
+            assert (400, "InvalidKeyException") == error(asker.manage("GET", path, key=key))[:2]
+
+
+def test_workflows_can_be_posted_and_our_settings_let_none_in(ours: Server, asker: Asker) -> None:
+    for address in ("file:///etc/hostname", "http://127.0.0.1:1/x.war", "../x.war", "x.war"):
+        assert (404, "WorkflowNotFoundException") == error(asker.manage("POST", "/workflows", params={"url": address}))[:2]
+    assert [] == list((ours.folder / "workflows").iterdir())
+
+
 def test_tokens_expire_and_the_api_key_renews_one_at_a_time(config: DeployConfig, tmp_path: Path) -> None:
     with bare(config, tmp_path, [], token_expiration_min=0.03) as asker:
         old = asker.token("management")
