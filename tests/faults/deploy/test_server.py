@@ -20,6 +20,7 @@ import pytest
 
 from marline.core import DeployConfig, MarlineError, Section, ServerError, file_sha256, read_config, seal
 from marline.deploy import serving
+from marline.handler import Pair, write_golden
 from marline.tune._trial import Bench, Setting, run_trial
 
 Until = Callable[..., float]
@@ -28,8 +29,13 @@ MODEL = "digits_cnn"  # a name that has a configuration; what answers to it here
 
 
 def tuned(artifacts: Path, archive: Path, order: dict[str, Any]) -> None:
-    """A finished run whose archive `nox -s serve` takes."""
+    """A finished run whose archive `nox -s serve` takes, with the proof of its answer to one order."""
     run = artifacts / MODEL / "20260101-000000-0001"
+    (run / "export").mkdir(parents=True)
+    pair = Pair("order.json", json.dumps(order).encode(), {"output": {"n": order["n"]}})
+    write_golden(run / "export" / "golden.json", [pair])
+    close = {"atol": 1e-4, "rtol": 1e-3}
+    seal(run / "export", model=MODEL, config=Section(), inputs=[], facts=close, started=time.monotonic())
     (run / "load" / "sample").mkdir(parents=True)
     (run / "load" / "sample" / "order.json").write_text(json.dumps(order))
     out = run / "tune"

@@ -34,7 +34,6 @@ def test_f01_a_killed_idle_worker_is_replaced_once(obey: Obey, until: Until) -> 
     until(lambda: model.status.ready and model.worker.pid != worker.pid, 10, "READY with another worker")
     answer = model.ask(n=3)
     assert (200, 3) == (answer.status, answer.body["output"]["n"])
-    assert answer.body["output"]["pid"] == model.worker.pid
     assert starts + 1 == model.starts
 
 

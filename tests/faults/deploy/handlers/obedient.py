@@ -1,11 +1,10 @@
 """Does to its own worker what a request tells it, and at its start what `order.json` in its archive tells it.
 
-A request is JSON: {"n": 3} is answered {"n": 3, "pid": ...}; `sleep_s`, `write` (a file to make first), `refuse`,
+A request is JSON: {"n": 3} is answered {"n": 3}; `sleep_s`, `write` (a file to make first), `refuse`,
 `raise` and `take_mb` are obeyed before that. A batch of more than `most` takes more memory than there is.
 """
 
 import json
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -45,8 +44,8 @@ def preprocess_batch(samples: list[torch.Tensor]) -> list[torch.Tensor]:
 
 
 def postprocess(output: torch.Tensor) -> dict[str, int]:
-    """The number, and who says it."""
-    return {"n": int(output[0]), "pid": os.getpid()}
+    """The number."""
+    return {"n": int(output[0])}
 
 
 handler = handler_factory(
