@@ -101,8 +101,14 @@ def config(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none", requires=["env"], default=False)
 def serve(session: nox.Session) -> None:
-    """Serve the newest tuned archive in the foreground and print curl lines: nox -s serve -- model=NAME"""
+    """Serve the newest tuned archives in the foreground and print curl lines: nox -s serve -- model=NAME,NAME"""
     run(session, "python", "-m", "marline.deploy.serve", *session.posargs)
+
+
+@nox.session(venv_backend="none", requires=["env"], default=False)
+def swap(session: nox.Session) -> None:
+    """Have the server started with serve take the newest tuned archive without loss: nox -s swap -- model=NAME run=RUN"""
+    run(session, "python", "-m", "marline.deploy._swap_command", *session.posargs)
 
 
 @nox.session(venv_backend="none", requires=["env"], default=False)

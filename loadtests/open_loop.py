@@ -3,8 +3,10 @@
 An arrival never waits for an earlier answer, and latency counts from the instant a request was due: a server that pauses
 is charged for everyone who had to wait. Knows HTTP and locust; knows no model and nothing of this project.
 
-Reads the plan that the variable MARLINE_PLAN names: `url` (plain HTTP), `token`, `payloads`, `schedule`, `timeout_s`, `out`.
-Writes `out` once, whole, when the last request is over. All instants are seconds since the start on the monotonic clock.
+Reads the plan that the variable MARLINE_PLAN names: `url` (plain HTTP), `token`, `token_file`, `payloads`, `schedule`,
+`timeout_s`, `answers` (whether to keep their bodies), `out`. A renewed token replaces the old one at once, so a request whose
+token is refused is sent again with the one that is in `token_file` by then; that counts as waiting. Writes `out` once, whole,
+when the last request is over. All instants are seconds since the start on the monotonic clock.
 """
 
 import ctypes
@@ -32,8 +34,9 @@ MEANINGS = {  # TorchServe's answers that say more of the load than of the model
     (503, "has no worker to serve"): "overload",  # the queue is full
     (507, "Out of resources"): "oom",  # memory ended, the machine's or the GPU's: smaller batches may be served
 }
+RENEWAL_S = 1.0  # in which the file must have the token that made ours a wrong one
 SCHED_SETATTR = {"x86_64": 314, "aarch64": 274}  # the number of the system call
-COLUMNS = ("payload", "scheduled_s", "sent_s", "finished_s", "status", "error", "bytes", "samples")
+COLUMNS = ("payload", "scheduled_s", "sent_s", "finished_s", "status", "error", "bytes", "answer", "samples")
 
 PLAN = json.loads(Path(os.environ["MARLINE_PLAN"]).read_text())
 URL = urlsplit(PLAN["url"])
@@ -54,14 +57,14 @@ class OpenLoop(User):
             self.environment.runner.quit()
 
     def _play(self) -> None:
-        requests = [_request(payload) for payload in PLAN["payloads"]]
-        rows = Rows([float(line) for line in Path(PLAN["schedule"]).read_text().split()], len(requests))
+        requests = Requests([_request(payload) for payload in PLAN["payloads"]], PLAN["token"])
+        rows = Rows([float(line) for line in Path(PLAN["schedule"]).read_text().split()], len(requests.texts))
         try:
             self._send_all(requests, rows)
         finally:  # also when locust is told to stop: what was not sent is a row as well
             rows.write(Path(PLAN["out"]))
 
-    def _send_all(self, requests: list[bytes], rows: "Rows") -> None:
+    def _send_all(self, requests: "Requests", rows: "Rows") -> None:
         connections = _connections(min(OPENED, len(rows.scheduled_s)))
         alarm, sending = Alarm(), Group()
         _ask_for_early_turns()
@@ -73,20 +76,25 @@ class OpenLoop(User):
         for index, due_s in enumerate(rows.scheduled_s):
             if start + due_s > time.monotonic():
                 alarm.wait_until(start + due_s)
-            sending.spawn(self._send, index, start, requests[rows.payload[index]], connections, rows)
+            sending.spawn(self._send, index, start, requests, connections, rows)
         sending.join(PLAN["timeout_s"] + 1)
         sampler.kill()
         rows.sample(time.monotonic() - start)
 
-    def _send(self, index: int, start: float, request: bytes, connections: "Connections", rows: "Rows") -> None:
+    def _send(self, index: int, start: float, requests: "Requests", connections: "Connections", rows: "Rows") -> None:
         rows.begin(index, time.monotonic() - start)
         try:
             with gevent.Timeout(PLAN["timeout_s"]):
-                status, body = connections.exchange(request)
+                token = requests.token
+                status, body = connections.exchange(requests.text(rows.payload[index]))
+                while status == 400 and b"InvalidKeyException" in body and requests.renewed(token):
+                    token = requests.token
+                    rows.resent += 1
+                    status, body = connections.exchange(requests.text(rows.payload[index]))
             error = "" if status == 200 else _error_class(status, body)
         except (gevent.Timeout, OSError, HTTPParseError) as problem:
             status, body, error = 0, b"", type(problem).__name__
-        rows.end(index, time.monotonic() - start, status, error, len(body))
+        rows.end(index, time.monotonic() - start, status, error, body)
         self.environment.events.request.fire(
             request_type="POST",
             name=URL.path,
@@ -108,9 +116,11 @@ class Rows:
     finished_s: list[Any] = field(init=False)
     status: list[int] = field(init=False)
     error: list[str] = field(init=False)
+    answer: list[str] = field(init=False)
     bytes: list[int] = field(init=False)
     # instant, requests in flight, their integral over time (request-seconds), CPU seconds of this process
     samples: list[tuple[float, int, float, float]] = field(default_factory=list)
+    resent: int = 0  # requests whose token had been renewed meanwhile
     _in_flight: int = 0
     _request_s: float = 0.0
     _changed_s: float = 0.0
@@ -119,7 +129,7 @@ class Rows:
         count = len(self.scheduled_s)
         self.payload = [index % self.payloads for index in range(count)]
         self.sent_s, self.finished_s = [None] * count, [None] * count
-        self.status, self.error, self.bytes = [0] * count, ["Unsent"] * count, [0] * count
+        self.status, self.error, self.bytes, self.answer = [0] * count, ["Unsent"] * count, [0] * count, [""] * count
 
     def begin(self, index: int, now_s: float) -> None:
         """A request is due and taken up; its time in flight began when it was due."""
@@ -127,11 +137,13 @@ class Rows:
         self._request_s += now_s - self.scheduled_s[index]
         self.sent_s[index], self.error[index] = now_s, "Unfinished"
 
-    def end(self, index: int, now_s: float, status: int, error: str, size_bytes: int) -> None:
+    def end(self, index: int, now_s: float, status: int, error: str, body: Any) -> None:
         """A request is over, answered or not."""
         self._change(now_s, -1)
         self.finished_s[index], self.status[index], self.error[index] = now_s, status, error
-        self.bytes[index] = size_bytes
+        self.bytes[index] = len(body)
+        if PLAN["answers"]:
+            self.answer[index] = body.decode(errors="replace")
 
     def sample(self, now_s: float) -> None:
         """Note how much is in flight and how much CPU time this process has used."""
@@ -141,13 +153,38 @@ class Rows:
     def write(self, out: Path) -> None:
         """Write everything, so that the file is there whole or not at all."""
         partial = out.with_name(f".{out.name}.partial")
-        partial.write_text(json.dumps({"schema": 1} | {name: getattr(self, name) for name in COLUMNS}))
+        partial.write_text(json.dumps({"schema": 1, "resent": self.resent} | {name: getattr(self, name) for name in COLUMNS}))
         partial.replace(out)
 
     def _change(self, now_s: float, by: int) -> None:
         self._request_s += self._in_flight * (now_s - self._changed_s)
         self._changed_s = now_s
         self._in_flight += by
+
+
+@dataclass(slots=True)
+class Requests:
+    """What is sent for each payload, with the token as it is now."""
+
+    texts: list[tuple[bytes, bytes]]  # what comes before and after the line with the token
+    token: str | None
+
+    def text(self, payload: int) -> bytes:
+        """One request."""
+        before, after = self.texts[payload]
+        return before + (f"Authorization: Bearer {self.token}\r\n".encode() if self.token else b"") + after
+
+    def renewed(self, refused: str | None) -> bool:
+        """Take the token that is in the file, if that comes to be another than the refused one within a second."""
+        for _ in range(round(RENEWAL_S / SAMPLE_S)):
+            if self.token != refused:  # another request has seen to it
+                return True
+            if not PLAN["token_file"]:
+                return False
+            self.token = json.loads(Path(PLAN["token_file"]).read_text())["token"]
+            if self.token == refused:
+                gevent.sleep(SAMPLE_S)
+        return self.token != refused
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,16 +249,11 @@ def _ask_for_early_turns() -> None:
             ctypes.CDLL(None).syscall(number, 0, attributes, 0)
 
 
-def _request(payload: dict[str, str]) -> bytes:
+def _request(payload: dict[str, str]) -> tuple[bytes, bytes]:
     body = Path(payload["file"]).read_bytes()
-    lines = [
-        f"POST {URL.path} HTTP/1.1",
-        f"Host: {URL.netloc}",
-        f"Content-Type: {payload['content_type']}",
-        f"Content-Length: {len(body)}",
-        *([f"Authorization: Bearer {PLAN['token']}"] if PLAN["token"] else []),
-    ]
-    return "\r\n".join([*lines, "", ""]).encode("latin-1") + body
+    before = [f"POST {URL.path} HTTP/1.1", f"Host: {URL.netloc}", f"Content-Type: {payload['content_type']}"]
+    after = [f"Content-Length: {len(body)}", "", ""]
+    return "".join(f"{line}\r\n" for line in before).encode("latin-1"), "\r\n".join(after).encode("latin-1") + body
 
 
 def _connections(count: int) -> Connections:

@@ -21,6 +21,7 @@ COMMANDS = {
         "pipeline",
         "config",
         "serve",
+        "swap",
         "loadtest",
         "schedule",
         "prefect",

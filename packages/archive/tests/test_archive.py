@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 import marline.archive
-from marline.archive import Serving, describe, extract, from_yaml, read_mar, tuned
+from marline.archive import Serving, describe, extract, from_yaml, read_mar, tuned, version_of, with_version
 from marline.core import ArchiveError, Manifest, file_sha256, verify
 from marline.handler import EAGER, FakeContext, difference, opened, read_golden
 from marline.telemetry import FILE
@@ -147,6 +147,17 @@ def test_tuning_to_what_it_was_gives_the_same_archive(build: Build, tmp_path: Pa
     before = build(tmp_path).path("digits_cnn.mar")
 
     assert file_sha256(before) == tuned(before, from_yaml(read_mar(before).config), tmp_path / "tuned.mar")
+
+
+def test_another_version_changes_the_manifest_and_nothing_else(build: Build, tmp_path: Path) -> None:
+    before = build(tmp_path).path("digits_cnn.mar")
+
+    with_version(before, "1.0-0123abcd", tmp_path / "again.mar")
+
+    assert ("1.3", "1.0-0123abcd") == (version_of(before), version_of(tmp_path / "again.mar"))
+    with zipfile.ZipFile(before) as old, zipfile.ZipFile(tmp_path / "again.mar") as new:
+        assert old.namelist() == new.namelist()
+        assert ["MAR-INF/MANIFEST.json"] == [name for name in old.namelist() if old.read(name) != new.read(name)]
 
 
 def test_a_name_torchserve_would_refuse_is_refused_here(build: Build, tmp_path: Path) -> None:

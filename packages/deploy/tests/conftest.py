@@ -1,10 +1,145 @@
-"""A deploy section, and a server's answers without a server."""
+"""A deploy section, and a TorchServe's answers without a TorchServe."""
 
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx2
 import pytest
 
+from marline.archive import version_of
 from marline.core import DeployConfig
+from marline.deploy import Client, Server, Tokens
 
 
 @pytest.fixture
 def config() -> DeployConfig:
-    return DeployConfig(target="local", ready_s=5, java_home=None, max_request_mb=16)
+    return DeployConfig(target="local", ready_s=5, java_home=None, max_request_mb=16, token_min=60, canary_s=0, keep_versions=0)
+
+
+@dataclass
+class Fake:
+    """What TorchServe does with models and versions, by its own rules; `log` is what it was told, in order."""
+
+    store: Path
+    models: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
+    defaults: dict[str, str] = field(default_factory=dict)
+    named: dict[tuple[str, str], int] = field(default_factory=dict)
+    log: list[str] = field(default_factory=list)
+    answer: Callable[[str, bytes], httpx2.Response] = lambda version, _: httpx2.Response(200, json={"output": version})
+    state: Callable[[str], str] = lambda _: "READY"
+    workers: int = 1  # what every archive asks for
+    asked: int = 0  # descriptions by handlers
+    turns: list[int] = field(default_factory=list)  # which worker takes which; by turns where nothing is said
+    hands: dict[str, Any] = field(default_factory=lambda: {"named": True})
+
+    def __call__(self, request: httpx2.Request) -> httpx2.Response:
+        parts, query = request.url.path.strip("/").split("/"), dict(request.url.params)
+        if parts[0] == "metrics":
+            return httpx2.Response(200, text="".join(map(self._counter, self.named.items())))
+        if parts[0] == "predictions":
+            return self._predict(*parts[1:], body=request.read())
+        if request.method != "GET" or "customized" in query:
+            self.log.append(f"{request.method} {'/'.join(parts[1:])}{' behind all' * ('customized' in query)}")
+        if request.method == "POST":
+            return self._register(query)
+        versions = self.models.get(parts[1], {})
+        version = parts[2] if len(parts) > 2 and parts[2] != "all" else self.defaults.get(parts[1], "")
+        if not versions or (version not in versions and "all" not in parts):
+            return httpx2.Response(404, json={"code": 404})
+        if request.method == "DELETE":
+            return self._delete(parts[1], version)
+        if request.method == "PUT" and parts[-1] == "set-default":
+            self.defaults[parts[1]] = version
+        elif request.method == "PUT":
+            self._scale(versions[version], int(query["min_worker"]))
+        chosen = versions.values() if "all" in parts else [versions[version]]
+        return httpx2.Response(200, json=[self._described(one, "customized" in query) for one in chosen])
+
+    def _register(self, query: dict[str, str]) -> httpx2.Response:
+        version, model = version_of(self.store / query["url"]), query["model_name"]
+        versions = self.models.setdefault(model, {})
+        if version in versions:
+            return httpx2.Response(409, text=f"Model version {version} is already registered for model {model}")
+        self.defaults.setdefault(model, version)
+        versions[version] = {
+            "modelName": model,
+            "modelVersion": version,
+            "modelUrl": query["url"],
+            "batchSize": int(query["batch_size"]),
+            "maxBatchDelay": int(query["max_batch_delay"]),
+            "responseTimeout": 0,
+            "workers": [],
+        }
+        self._scale(versions[version], self.workers)
+        return httpx2.Response(202, json={"status": "accepted"})
+
+    def _scale(self, version: dict[str, Any], count: int) -> None:
+        state = self.state(version["modelVersion"])
+        first = 9000 + 100 * len(self.log)
+        version["workers"] = [{"id": str(first + place), "pid": -1 - place, "status": state} for place in range(count)]
+
+    def _delete(self, model: str, version: str) -> httpx2.Response:
+        if version == self.defaults[model] and len(self.models[model]) > 1:
+            return httpx2.Response(403, text="Cannot remove default version")
+        del self.models[model][version]
+        if not self.models[model]:
+            del self.models[model], self.defaults[model]
+        return httpx2.Response(200, json={"status": "unregistered"})
+
+    def _described(self, version: dict[str, Any], by_handler: bool) -> dict[str, Any]:
+        if not by_handler:
+            return version
+        place = self.turns[self.asked] if self.asked < len(self.turns) else self.asked
+        self.asked += 1
+        worker = version["workers"][place % len(version["workers"])]["pid"]
+        return {**version, "customizedMetadata": {"worker": worker} if self.hands["named"] else {}}
+
+    def _predict(self, model: str, version: str | None = None, *, body: bytes) -> httpx2.Response:
+        if version is not None:
+            self.named[model, version] = self.named.get((model, version), 0) + 1
+        live = version or self.defaults.get(model, "")
+        return self.answer(live, body) if live in self.models.get(model, {}) else httpx2.Response(404, text="not found")
+
+    def _counter(self, counted: tuple[tuple[str, str], int]) -> str:
+        (model, version), count = counted
+        return f'ts_inference_requests_total{{model_name="{model}",model_version="{version}",hostname="vm",}} {count}.0\n'
+
+
+@pytest.fixture
+def fake(tmp_path: Path) -> Fake:
+    (tmp_path / "server" / "store").mkdir(parents=True)
+    return Fake(tmp_path / "server" / "store")
+
+
+@pytest.fixture
+def server(fake: Fake, tmp_path: Path) -> Iterator[Server]:
+    """A server whose HTTP is the fake's and whose processes sleep."""
+    (tmp_path / "logs").mkdir()
+    folder, url = tmp_path / "server", "http://127.0.0.1:1"
+    client = Client(url, url, Tokens("manage", "infer"), httpx2.MockTransport(fake), metrics_url=url)
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]) as guard:
+        (folder / "java.pid").write_text(str(os.getpid()))
+        yield Server(client, folder, tmp_path / "logs", 1.0, guard)
+        guard.kill()
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Callable[[str, str], Path]:
+    """Make an archive of a version; `content` makes it another one."""
+
+    def make(version: str, content: str = "") -> Path:
+        file = tmp_path / f"{version}-{content}" / "digits_cnn.mar"
+        file.parent.mkdir()
+        with zipfile.ZipFile(file, "w") as mar:
+            mar.writestr("MAR-INF/MANIFEST.json", json.dumps({"model": {"modelVersion": version, "modelName": "digits_cnn"}}))
+            mar.writestr("content", content)
+        return file
+
+    return make

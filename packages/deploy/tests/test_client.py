@@ -1,6 +1,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 
 from marline.core import ServerError
 from marline.deploy import Client, Reply, Status, Tokens, content_type_of
-from marline.deploy._client import read_tokens
+from marline.deploy._tokens import read_tokens
 
 Answer = Callable[[httpx2.Request], httpx2.Response]
 
@@ -18,7 +19,10 @@ DESCRIBED: list[dict[str, Any]] = [
         "modelName": "digits_cnn",
         "batchSize": 8,
         "maxBatchDelay": 5,
-        "workers": [{"pid": 11, "status": "READY"}, {"pid": -1, "status": "UNLOADING"}],
+        "modelVersion": "1.0",
+        "modelUrl": "a.mar",
+        "responseTimeout": 60,
+        "workers": [{"id": "9000", "pid": 11, "status": "READY"}, {"id": "9001", "pid": -1, "status": "UNLOADING"}],
         "jobQueueStatus": {"remainingCapacity": 997, "pendingRequests": 3},
     }
 ]
@@ -53,7 +57,8 @@ def test_every_value_of_a_registration_is_in_the_query_and_none_in_a_body() -> N
 def test_a_description_is_read() -> None:
     status = client_of(lambda _: httpx2.Response(200, json=DESCRIBED)).describe("digits_cnn")
 
-    assert Status(8, 5, ((11, "READY"), (-1, "UNLOADING")), pending=3) == status
+    told: dict[str, Any] = {"version": "1.0", "archive": "a.mar", "worker_ids": ("9000", "9001"), "response_timeout_s": 60}
+    assert Status(8, 5, ((11, "READY"), (-1, "UNLOADING")), pending=3, **told) == status
     assert status is not None
     assert 1 == status.ready
 
@@ -100,6 +105,26 @@ def test_whatever_comes_back_from_a_prediction_is_returned() -> None:
     assert b"\x89PNG" == seen[0].read()
 
 
+def test_a_version_is_addressed_by_its_name() -> None:
+    seen: list[str] = []
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        seen.append(f"{request.method} {request.url.path}")
+        return httpx2.Response(200, json=DESCRIBED)
+
+    client = client_of(answer)
+    client.predict("m", b"", "image/png", version="2.0")
+    client.describe("m", "2.0")
+    client.unregister("m", "2.0")
+    client.make_default("m", "2.0")
+    client.scale("m", 3, "2.0")
+    assert ("1.0",) == tuple(one.version for one in client.versions("m"))
+
+    path = "/models/m/2.0"
+    assert ["POST /predictions/m/2.0", f"GET {path}", f"DELETE {path}", f"PUT {path}/set-default", f"PUT {path}"] == seen[:-1]
+    assert "GET /models/m/all" == seen[-1]
+
+
 @pytest.mark.parametrize(("status", "alive"), [(200, True), (401, False)])
 def test_a_server_is_alive_when_it_takes_our_token(status: int, *, alive: bool) -> None:
     assert alive == client_of(lambda _: httpx2.Response(status, json={})).alive()
@@ -110,7 +135,8 @@ def test_tokens_are_read_from_the_file_torchserve_writes(tmp_path: Path) -> None
     key = {"expiration time": "2026-01-01T00:00:00Z"}
     file.write_text(json.dumps({name: {"key": name[0], **key} for name in ("management", "inference", "API")}))
 
-    assert Tokens(management="m", inference="i") == read_tokens(file)
+    expiry = datetime(2026, 1, 1, tzinfo=UTC).timestamp()
+    assert Tokens(management="m", inference="i", api="A", expires_s=expiry, file=file) == read_tokens(file)
 
 
 @pytest.mark.parametrize(
@@ -133,3 +159,15 @@ def test_the_time_of_a_batch_is_the_one_that_torchserve_tells_of_this_model() ->
     assert (5.47, 8.5) == (client.batch_ms("digits_cnn"), client.batch_ms("digits_cnn_2"))
     with pytest.raises(ServerError, match=r"127\.0\.0\.1:3/metrics does not say how long batches of other took"):
         client.batch_ms("other")
+
+
+COUNTED = """# TYPE ts_inference_requests_total counter
+ts_inference_requests_total{model_name="m",model_version="default",hostname="vm",} 7.0
+ts_inference_requests_total{model_name="m",model_version="1.0-0123abcd",hostname="vm",} 2.0
+"""
+
+
+def test_requests_that_name_a_version_are_counted_by_torchserve() -> None:
+    client = replace(client_of(lambda _: httpx2.Response(200, text=COUNTED)), metrics_url="http://127.0.0.1:3")
+
+    assert (2, 0) == (client.named("m", "1.0-0123abcd"), client.named("m", "1.0"))

@@ -84,7 +84,8 @@ def _alone(folder: Path) -> list[str]:
 
 
 def _write_state(url: str, payload: Path, home: Path) -> None:
-    state = {"predictions_url": url, "token": "a-token", "pid": os.getpid(), "payloads": [str(payload)], "slo_ms": 100.0}
+    token = {"token": "a-token", "token_file": str(payload)}
+    state = {"predictions_url": url, **token, "pid": os.getpid(), "payloads": [str(payload)], "slo_ms": 100.0}
     subprocess.run([sys.executable, "-c", STATE, json.dumps(state)], env=_environment(home), check=True, timeout=60)
 
 

@@ -77,10 +77,22 @@ def write_mar(
 
 def with_config(source: Path, config: str, file: Path) -> None:
     """Write `file` as a copy of the archive `source` with another model config; whole or not at all."""
+    _with(source, {CONFIG: config}, file)
+
+
+def with_version(source: Path, version: str, file: Path) -> None:
+    """Write `file` as a copy of the archive `source` that calls itself another version; whole or not at all."""
+    with zipfile.ZipFile(source) as old:
+        manifest = json.loads(old.read(MANIFEST))
+    manifest["model"]["modelVersion"] = version
+    _with(source, {MANIFEST: json.dumps(manifest, indent=2)}, file)
+
+
+def _with(source: Path, texts: Mapping[str, str], file: Path) -> None:
     with zipfile.ZipFile(source) as old, _whole(file) as new:
         for info in old.infolist():
-            if info.filename == CONFIG:
-                new.writestr(_entry(CONFIG), config)
+            if info.filename in texts:
+                new.writestr(_entry(info.filename), texts[info.filename])
             else:
                 with old.open(info) as stream:
                     _copy(stream, new, info.filename, info.file_size)

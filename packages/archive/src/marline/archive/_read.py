@@ -48,11 +48,20 @@ def extract(file: Path, name: str) -> bytes:
 
 def requirements_of(file: Path) -> str | None:
     """The file that an archive asks TorchServe to install from; None where it asks for nothing."""
+    told = _model(file).get("requirementsFile")
+    return str(told) if told else None
+
+
+def version_of(file: Path) -> str:
+    """The version an archive says it is; "1.0" where it says none, as TorchServe has it."""
+    return str(_model(file).get("modelVersion") or "1.0")
+
+
+def _model(file: Path) -> Mapping[str, Any]:
     try:
-        told = json.loads(extract(file, MANIFEST))["model"].get("requirementsFile")
+        return dict(json.loads(extract(file, MANIFEST))["model"])
     except Exception as error:  # as in read_mar
         raise ArchiveError(f"{file} is not a model archive: {error}") from None
-    return str(told) if told else None
 
 
 def _contents(file: Path) -> Contents:

@@ -240,6 +240,13 @@ class DeployConfig(Section):
     ready_s: float = Field(gt=0, description="server and worker must be ready within this", examples=[120])
     java_home: str | None = Field(description="a Java 17+ to use; null takes the one that pip installed", examples=["null"])
     max_request_mb: int = Field(ge=1, le=2000, description="larger request bodies are refused", examples=[16])
+    token_min: float = Field(
+        ge=0.05, le=10080, description="minutes a token is valid; it is renewed after two thirds of them", examples=[60]
+    )
+    canary_s: float = Field(
+        ge=0, le=86400, description="seconds a new version answers the samples beside the live one before a swap", examples=[30]
+    )
+    keep_versions: int = Field(ge=0, le=8, description="earlier versions that stay loaded after a swap", examples=[1])
 
 
 class LoadtestConfig(Section):

@@ -1,31 +1,35 @@
-"""Speaks to one TorchServe over HTTP; the only module that knows its management API and its tokens.
+"""Speaks to one TorchServe over HTTP; the only module that knows its management API.
 
 Parameters go in the query: in a JSON body an absent delay is stored as -10000 (reference: pytorch/serve 0.12).
 """
 
-import json
 import mimetypes
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import httpx2
 
 from marline.core import ServerError
+from marline.deploy._tokens import REFUSED, Tokens, read_tokens
 
 DEADLINE_S = 30.0
+TURNS = 3  # a key may be renewed once more while a request travels
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """What a server says of one model."""
+    """What a server says of one version of a model."""
 
     batch_size: int
     max_batch_delay_ms: int
     workers: tuple[tuple[int, str], ...]  # (pid, READY or UNLOADING)
     pending: int
+    version: str = ""
+    archive: str = ""  # the name of its file in the model store
+    worker_ids: tuple[str, ...] = ()  # of the workers, in their order: a worker that is started anew keeps it
+    response_timeout_s: int = 0
 
     @property
     def ready(self) -> int:
@@ -39,20 +43,6 @@ class Reply:
 
     status: int
     body: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Tokens:
-    """The keys TorchServe wrote at its start."""
-
-    management: str
-    inference: str
-
-
-def read_tokens(file: Path) -> Tokens:
-    """Read key_file.json."""
-    keys = json.loads(file.read_text())
-    return Tokens(keys["management"]["key"], keys["inference"]["key"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,71 +76,157 @@ class Client:
         }
         self._manage("POST", "/models", query, deadline_s=deadline_s)
 
-    def unregister(self, model: str) -> None:
-        """Remove a model; nothing happens where there is none."""
-        self._manage("DELETE", f"/models/{model}", {}, also=404)
+    def unregister(self, model: str, version: str | None = None) -> None:
+        """Remove a version, the default one where none is named; nothing happens where there is none."""
+        self._manage("DELETE", _path(model, version), {}, also=404)
 
-    def describe(self, model: str) -> Status | None:
-        """How a model stands; None where there is no such model."""
-        answer = self._manage("GET", f"/models/{model}", {}, also=404)
-        if not isinstance(answer, list):
-            return None
-        told: Mapping[str, Any] = answer[0]
-        return Status(
-            batch_size=told["batchSize"],
-            max_batch_delay_ms=told["maxBatchDelay"],
-            workers=tuple((worker["pid"], worker["status"]) for worker in told["workers"]),
-            pending=told.get("jobQueueStatus", {}).get("pendingRequests", 0),
-        )
+    def describe(self, model: str, version: str | None = None) -> Status | None:
+        """How a version stands, the default one where none is named; None where there is no such model or version."""
+        answer = self._manage("GET", _path(model, version), {}, also=404)
+        return _status(answer[0]) if isinstance(answer, list) else None
 
-    def predict(self, model: str, body: bytes, content_type: str, deadline_s: float = DEADLINE_S) -> Reply:
+    def versions(self, model: str) -> tuple[Status, ...]:
+        """How every version of a model stands; none where there is no such model."""
+        answer = self._manage("GET", _path(model, "all"), {}, also=404)
+        return tuple(map(_status, answer)) if isinstance(answer, list) else ()
+
+    def scale(self, model: str, workers: int, version: str | None = None) -> None:
+        """Ask for so many workers; returns before they are there. One that goes fails the batch it has in hand."""
+        query = {"min_worker": workers, "max_worker": workers, "synchronous": "false"}
+        self._manage("PUT", _path(model, version), query)
+
+    def make_default(self, model: str, version: str) -> None:
+        """From now on requests that name no version go to this one."""
+        self._manage("PUT", f"{_path(model, version)}/set-default", {})
+
+    def last_in_line(self, model: str, version: str, deadline_s: float) -> int | None:
+        """Wait behind every request that a version has queued; the worker that then answered, None where it does not say.
+
+        A description that TorchServe asks the handler for goes through the queue of the requests, alone in its batch.
+        """
+        answer = self._manage("GET", _path(model, version), {"customized": "true"}, also=404, deadline_s=deadline_s, most=599)
+        told = answer[0].get("customizedMetadata") if isinstance(answer, list) else None
+        worker = told.get("worker") if isinstance(told, dict) else None
+        return worker if isinstance(worker, int) else None
+
+    def predict(
+        self, model: str, body: bytes, content_type: str, deadline_s: float = DEADLINE_S, *, version: str | None = None
+    ) -> Reply:
         """Send one request body and return whatever comes back; ServerError where nothing does."""
-        address = f"{self.inference_url}/predictions/{model}"
-        headers = {"Authorization": f"Bearer {self.tokens.inference}", "Content-Type": content_type}
+        address = f"{self.inference_url}/predictions/{model}" + (f"/{version}" if version is not None else "")
         try:
-            with self._http(deadline_s) as http:
-                reply = http.post(address, content=body, headers=headers)
+            reply = self._send("inference", "POST", address, deadline_s, body=body, content_type=content_type)
         except httpx2.HTTPError as error:
             raise ServerError(f"{address} gave no answer within {deadline_s:.0f} s: {error!r}") from None
         return Reply(reply.status_code, reply.content)
 
     def batch_ms(self, model: str) -> float:
         """How long the handler took for its newest batch, in ms, as TorchServe timed it; ServerError where it does not say."""
+        told = self._metric("PredictionTime")
+        found = re.search(rf'^PredictionTime{{ModelName="{re.escape(model)}",[^}}]*}} (\S+)$', told, re.MULTILINE)
+        if found is None:
+            raise ServerError(f"{self.metrics_url}/metrics does not say how long batches of {model} took: {told[:500]!r}")
+        return float(found[1])
+
+    def named(self, model: str, version: str) -> int:
+        """How many requests have named this version in their address; those that named none are not among them."""
+        name = "ts_inference_requests_total"
+        label = rf'^{name}{{model_name="{re.escape(model)}",model_version="{re.escape(version)}",[^}}]*}} (\S+)$'
+        found = re.search(label, self._metric(name), re.MULTILINE)
+        return int(float(found[1])) if found else 0
+
+    def _metric(self, name: str) -> str:
         address = f"{self.metrics_url}/metrics"
         try:
             with self._http(DEADLINE_S) as http:
-                told = http.get(address, params={"name[]": "PredictionTime"}).text
+                return http.get(address, params={"name[]": name}).text
         except httpx2.HTTPError as error:
             raise ServerError(f"{address} gave no answer within {DEADLINE_S:.0f} s: {error!r}") from None
-        found = re.search(rf'^PredictionTime{{ModelName="{re.escape(model)}",[^}}]*}} (\S+)$', told, re.MULTILINE)
-        if found is None:
-            raise ServerError(f"{address} does not say how long batches of {model} took: {told[:500]!r}")
-        return float(found[1])
 
     def alive(self) -> bool:
         """Whether the server answers at all; says nothing about models."""
         try:
-            with self._http(2.0) as http:
-                return http.get(f"{self.management_url}/models", headers=self._headers()).status_code == 200
+            return self._send("management", "GET", f"{self.management_url}/models", 2.0).status_code == 200
         except httpx2.HTTPError:
             return False
 
-    def _manage(self, verb: str, path: str, query: Mapping[str, Any], also: int = 200, deadline_s: float = DEADLINE_S) -> Any:
+    def renew(self) -> None:
+        """Have TorchServe make new tokens, and use them; ServerError where it does not. Needs the key file and the API key."""
+        tokens = self.tokens
+        assert tokens.file is not None
+        with tokens.lock:  # whoever is refused meanwhile waits here for the new ones
+            for kind in ("management", "inference"):
+                self._manage("GET", "/token", {"type": kind}, key="api")
+            try:
+                tokens.take(read_tokens(tokens.file))
+            except (OSError, ValueError, KeyError) as error:
+                raise ServerError(f"TorchServe's new tokens cannot be read from {tokens.file}: {error!r}") from None
+
+    def _manage(
+        self,
+        verb: str,
+        path: str,
+        query: Mapping[str, Any],
+        *,
+        also: int = 200,
+        deadline_s: float = DEADLINE_S,
+        key: str = "management",
+        most: int = 399,
+    ) -> Any:
+        """The answer's JSON; ServerError for a status above `most` that is not `also`."""
         try:
-            with self._http(deadline_s) as http:
-                reply = http.request(verb, self.management_url + path, params=dict(query), headers=self._headers())
+            reply = self._send(key, verb, self.management_url + path, deadline_s, query=query)
         except httpx2.HTTPError as error:
             raise ServerError(f"TorchServe gave no answer to {verb} {path} within {deadline_s:.0f} s: {error!r}") from None
-        if reply.status_code >= 400 and reply.status_code != also:
+        if reply.status_code > most and reply.status_code != also:
             raise ServerError(f"TorchServe answers {reply.status_code} to {verb} {path}: {reply.text.strip()[:500]}")
-        return reply.json()
+        return reply.json() if reply.content.strip() else None
+
+    def _send(
+        self,
+        kind: str,
+        verb: str,
+        address: str,
+        deadline_s: float,
+        *,
+        query: Mapping[str, Any] | None = None,
+        body: bytes | None = None,
+        content_type: str | None = None,
+    ) -> httpx2.Response:
+        """One request; once more where its key was refused and there is a newer one, as nothing was done with it."""
+        headers = {"Content-Type": content_type} if content_type is not None else {}
+        token: str | None = getattr(self.tokens, kind)
+        with self._http(deadline_s) as http:
+            for turn in range(TURNS):
+                told = {**headers, "Authorization": f"Bearer {token}"}
+                reply = http.request(verb, address, params=dict(query or {}), content=body, headers=told)
+                refused = reply.status_code == 400 and REFUSED in reply.text and kind != "api"
+                newer = self.tokens.newer(kind, refused=str(token)) if refused and turn < TURNS - 1 else None
+                if newer is None:
+                    return reply
+                token = newer
+        raise AssertionError("the last turn returns")
 
     def _http(self, deadline_s: float) -> httpx2.Client:
         # Plain HTTP on loopback: reading the certificates of the world for it would take 30 ms each time.
         return httpx2.Client(transport=self.transport, timeout=deadline_s, verify=False)
 
-    def _headers(self) -> dict[str, str]:
-        return {"Authorization": f"Bearer {self.tokens.management}"}
+
+def _path(model: str, version: str | None) -> str:
+    return f"/models/{model}" + (f"/{version}" if version is not None else "")
+
+
+def _status(told: Mapping[str, Any]) -> Status:
+    return Status(
+        batch_size=told["batchSize"],
+        max_batch_delay_ms=told["maxBatchDelay"],
+        workers=tuple((worker["pid"], worker["status"]) for worker in told["workers"]),
+        pending=told.get("jobQueueStatus", {}).get("pendingRequests", 0),
+        version=told.get("modelVersion", ""),
+        archive=told.get("modelUrl", ""),
+        worker_ids=tuple(worker.get("id", "") for worker in told["workers"]),
+        response_timeout_s=told.get("responseTimeout", 0),
+    )
 
 
 def content_type_of(name: str) -> str:

@@ -51,10 +51,10 @@ def deploy(model: str, config: DeployConfig, exported: Manifest, archived: Manif
     return seal(out, model=model, config=config, inputs=[exported, archived], facts=facts, started=started)
 
 
-def prove(client: Client, model: str, pairs: Sequence[Pair], *, atol: float, rtol: float) -> None:
+def prove(client: Client, model: str, pairs: Sequence[Pair], *, atol: float, rtol: float, version: str | None = None) -> None:
     """Send every golden request; ParityError names the first answer that is not the golden one."""
     for pair in pairs:
-        reply = client.predict(model, pair.request, content_type_of(pair.name))
+        reply = client.predict(model, pair.request, content_type_of(pair.name), version=version)
         if reply.status != 200:
             said = reply.body.decode(errors="replace")[:500]
             raise StageError(f"{model} answers {reply.status} to the golden request {pair.name}: {said}")

@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 
 from marline.core import ServerError, write_json
-from marline.deploy._guard import end_tree
+from marline.deploy._guard import end_strays
 
 STARTING_S = 60.0
 
@@ -38,7 +38,7 @@ def sweep() -> None:
     """Remove folders whose guard is gone, after ending what may still run in them."""
     for folder in _home().iterdir():
         if not _guarded(folder):
-            _end_strays(folder)
+            end_strays(folder)
             shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -66,11 +66,3 @@ def _guarded(folder: Path) -> bool:
         return time.time() - folder.stat().st_mtime < STARTING_S
     except psutil.NoSuchProcess:
         return False
-
-
-def _end_strays(folder: Path) -> None:
-    """Java names the folder in its command line, workers in the paths of their sockets; both are ours."""
-    for process in psutil.process_iter(["cmdline", "uids"]):
-        words = process.info["cmdline"] or []
-        if process.info["uids"] and process.info["uids"].real == os.getuid() and any(str(folder) in word for word in words):
-            end_tree(process.pid)

@@ -49,6 +49,8 @@ def main(folder: Path) -> int:
     code = java.poll()
     end_tree(java.pid)
     java.wait()
+    if code is not None:  # its workers are nobody's children any more
+        end_strays(folder)
     shutil.rmtree(folder, ignore_errors=True)
     return code or 0
 
@@ -73,6 +75,15 @@ def end_tree(java: int) -> None:
         with suppress(psutil.NoSuchProcess):
             process.kill()
     _wait([*workers, root])
+
+
+def end_strays(folder: Path) -> None:
+    """End what runs in a server's folder: Java names it in its command line, workers in the paths of their sockets."""
+    for process in psutil.process_iter(["cmdline", "uids"]):
+        words, uids = process.info["cmdline"] or [], process.info["uids"]
+        ours = uids is not None and uids.real == os.getuid() and process.pid not in {os.getpid(), os.getppid()}
+        if ours and "marline.deploy._guard" not in words and any(str(folder) in word for word in words):
+            end_tree(process.pid)
 
 
 def _wait(processes: Sequence[psutil.Process]) -> None:

@@ -1,24 +1,26 @@
 """A TorchServe of our own as a context: started, ready to take models, and gone without a trace at its end."""
 
+import json
 import os
-import re
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from marline.core import Accelerator, DeployConfig, NotReady, ServerError, WorkerError, write_json
-from marline.deploy._client import Client, Status, Tokens, read_tokens
+from marline.archive import version_of, with_version
+from marline.core import Accelerator, DeployConfig, NotReady, ServerError, WorkerError, file_sha256, write_json
+from marline.deploy._client import Client, Status
 from marline.deploy._folders import new_folder, own, sweep
 from marline.deploy._settings import Ports, command, environment, free_ports, java_home_of, log4j, metrics, properties
+from marline.deploy._tokens import Tokens, read_tokens, renewing, write_private
+from marline.deploy._worker_log import first_failure, newest_failure, said, size
 
 POLL_S = 0.1
 STARTS = 3  # a port may be taken between our look and Java's
 STOP_S = 20.0
-TRACEBACK = "Traceback (most recent call last):"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,78 +39,124 @@ class Server:
         """One CSV per worker: monotonic end time in s, size, and preprocess, inference and postprocess in ms."""
         return self.folder / "batches"
 
+    @property
+    def token_file(self) -> Path:
+        """The inference token as it is now, as {"token": ...}, for senders outside this process; its owner's alone."""
+        return self.folder / "token.json"
+
+    @property
+    def alive(self) -> bool:
+        """Whether Java runs; its guard may still be tidying up when it does not."""
+        try:
+            return self.guard.poll() is None and Path("/proc", (self.folder / "java.pid").read_text()).exists()
+        except FileNotFoundError:
+            return False
+
     def load(self, archive: Path, model: str, *, batch_size: int, max_batch_delay_ms: int, workers: int) -> Status:
         """Register an archive and wait until all its workers are READY; the values read back are those sent.
 
-        Raises WorkerError with the worker's traceback as soon as there is one, NotReady at the deadline.
+        Beside other versions of the model it is one more, and nobody is sent to it who does not name it. Where its version is
+        that of another archive, a copy is registered whose version adds eight digits of the sha256. What is there is left.
+        Raises WorkerError with the worker's traceback as soon as there is one, NotReady at the deadline; both unregister it.
         """
-        stored = self.folder / "store" / archive.name
-        stored.unlink(missing_ok=True)
-        try:
-            os.link(archive.resolve(), stored)
-        except OSError:  # another file system
-            stored.write_bytes(archive.read_bytes())
-        seen = self._worker_log_size()
-        told = {"batch_size": batch_size, "max_batch_delay_ms": max_batch_delay_ms, "workers": workers}
-        if self.installs:
-            self._install(archive.name, model, told)
-        else:
-            self.client.register(archive.name, model, **told)
-        status = self._wait_ready(model, workers, seen)
+        sha256, versions = file_sha256(archive), self.client.versions(model)
+        stored = self.folder / "store" / f"{archive.stem}-{sha256[:12]}.mar"  # by its content: names what serves a version
+        version = next((one.version for one in versions if one.archive == stored.name), None)
+        seen = size(self.logs)
+        if version is None:
+            version = version_of(archive)
+            if version in {one.version for one in versions}:
+                version = f"{version}-{sha256[:8]}"
+                with_version(archive, version, stored)
+            else:
+                _link(archive, stored)
+            self._register(
+                stored, model, version, {"batch_size": batch_size, "max_batch_delay_ms": max_batch_delay_ms}, workers
+            )
+        status = self._wait_ready(model, version, workers, seen)
         if (status.batch_size, status.max_batch_delay_ms) != (batch_size, max_batch_delay_ms):
             raise ServerError(
-                f"TorchServe serves {model} with batchSize {status.batch_size} and maxBatchDelay {status.max_batch_delay_ms}; "
-                f"asked were {batch_size} and {max_batch_delay_ms}"
+                f"TorchServe serves {model} {version} with batchSize {status.batch_size} and maxBatchDelay "
+                f"{status.max_batch_delay_ms}; asked were {batch_size} and {max_batch_delay_ms}: unload it before"
             )
         return status
 
-    def unload(self, model: str) -> None:
-        """Unregister a model and wait until its workers are gone: the next one must not share the machine with them."""
-        status = self.client.describe(model)
-        self.client.unregister(model)
+    def scale(self, model: str, workers: int, version: str | None = None) -> Status:
+        """Have so many READY workers for a version, the default one where none is named; NotReady at the deadline.
+
+        A worker that goes fails the batch it has in hand: to have fewer without loss, swap to an archive that asks for fewer.
+        """
+        self.client.scale(model, workers, version)
+        deadline = time.monotonic() + self.ready_s
+        while time.monotonic() < deadline:
+            status = self.client.describe(model, version)
+            if status is None:
+                raise ServerError(f"{model} {version or ''} is gone while it was scaled to {workers} worker(s)")
+            if len(status.workers) == status.ready == workers:
+                return status
+            time.sleep(POLL_S)
+        raise NotReady(f"{model} had not {workers} ready worker(s) after {self.ready_s:.0f} s; read {self.logs}/worker.log")
+
+    def unload(self, model: str, version: str | None = None) -> None:
+        """Unregister a version, all of a model where none is named, and wait until its workers are gone.
+
+        The next one must not share the machine with them. Requests in hand or in the queue are lost: `drain` before.
+        """
+        versions = [one for one in self.client.versions(model) if version in {None, one.version}]
+        default = self.client.describe(model) if len(versions) > 1 else None
+        versions.sort(key=lambda one: default is not None and one.version == default.version)  # TorchServe wants it last
+        for one in versions:
+            self.client.unregister(model, one.version)
+            (self.folder / "store" / one.archive).unlink(missing_ok=True)
         deadline = time.monotonic() + STOP_S
-        for pid, _ in status.workers if status is not None else ():
+        for pid, _ in (worker for one in versions for worker in one.workers):
             while pid > 0 and Path(f"/proc/{pid}").exists() and time.monotonic() < deadline:
                 time.sleep(POLL_S)
 
-    def _install(self, archive: str, model: str, told: Mapping[str, int]) -> None:
-        """Register, which takes as long as pip does; what pip could not install is not left registered without workers."""
-        try:
-            self.client.register(archive, model, **told, deadline_s=self.ready_s)
-        except ServerError as error:
-            self.client.unregister(model)
-            where = "PIP_INDEX_URL, PIP_FIND_LINKS, PIP_NO_INDEX and PIP_CONFIG_FILE say where pip looks"
-            raise ServerError(f"{error}; pip's own words are in {self.logs}/server.log; {where}") from None
+    def traceback(self, model: str, version: str) -> str | None:
+        """The newest that a worker of a version printed."""
+        return newest_failure(said(self.logs, 0, model, version))
 
-    def _wait_ready(self, model: str, workers: int, seen: int) -> Status:
+    def _register(self, stored: Path, model: str, version: str, told: Mapping[str, int], workers: int) -> None:
+        """Register; where the server installs, that takes as long as pip does, and what pip could not install is not left."""
+        if not self.installs:
+            self.client.register(stored.name, model, **told, workers=workers)
+        else:
+            try:
+                self.client.register(stored.name, model, **told, workers=workers, deadline_s=self.ready_s)
+            except ServerError as error:
+                self.client.unregister(model, version)
+                where = "PIP_INDEX_URL, PIP_FIND_LINKS, PIP_NO_INDEX and PIP_CONFIG_FILE say where pip looks"
+                raise ServerError(f"{error}; pip's own words are in {self.logs}/server.log; {where}") from None
+        status = self.client.describe(model, version)
+        if status is not None and len(status.workers) != workers:  # the archive asks for another number, and comes first
+            self.client.scale(model, workers, version)
+
+    def _wait_ready(self, model: str, version: str, workers: int, seen: int) -> Status:
         deadline = time.monotonic() + self.ready_s
         while time.monotonic() < deadline:
-            status = self.client.describe(model)
+            status = self.client.describe(model, version)
             if status is not None and status.ready >= workers:
                 return status
-            if self.guard.poll() is not None:
+            if not self.alive:
                 raise ServerError(f"TorchServe ended while it loaded {model}; read {self.logs}/server.log and console.log")
-            failure = _failure(self._worker_log(seen))
+            failure = first_failure(said(self.logs, seen, model, version))
             if failure is not None:
-                self.client.unregister(model)
+                self.unload(model, version)
                 raise WorkerError(f"the worker cannot load {model} (all it said is in {self.logs}/worker.log):\n\n{failure}")
             time.sleep(POLL_S)
-        self.client.unregister(model)
+        self.unload(model, version)
         raise NotReady(
             f"{model} had no ready worker after {self.ready_s:.0f} s; read {self.logs}/worker.log or raise deploy.ready_s"
         )
 
-    def _worker_log_size(self) -> int:
-        file = self.logs / "worker.log"
-        return file.stat().st_size if file.exists() else 0
 
-    def _worker_log(self, seen: int) -> str:
-        file = self.logs / "worker.log"
-        if not file.exists():
-            return ""
-        with file.open("rb") as stream:
-            stream.seek(seen)
-            return stream.read().decode(errors="replace")
+def _link(archive: Path, stored: Path) -> None:
+    stored.unlink(missing_ok=True)
+    try:
+        os.link(archive.resolve(), stored)
+    except OSError:  # another file system
+        stored.write_bytes(archive.read_bytes())
 
 
 @contextmanager
@@ -143,8 +191,12 @@ def serving(
             _stop(guard)
             raise
         break
+    server, tokens = Server(client, folder, logs, config.ready_s, guard, installs), client.tokens
     try:
-        yield Server(client, folder, logs, config.ready_s, guard, installs)
+        tokens.followers.append(lambda: write_private(server.token_file, json.dumps({"token": tokens.inference})))
+        tokens.followers[0]()
+        with renewing(tokens, config.token_min * 60, client.renew):
+            yield server
     finally:
         _stop(guard)
 
@@ -191,14 +243,17 @@ def _connect(guard: subprocess.Popen[bytes], folder: Path, ports: Ports, config:
     keys = folder / "key_file.json"
     while time.monotonic() < deadline:
         if guard.poll() is not None:
-            said = _read(logs / "console.log").strip()[-1000:]
-            raise ServerError(f"TorchServe did not start; read {logs}/server.log and console.log\n{said}".rstrip())
+            told = _read(logs / "console.log").strip()[-1000:]
+            raise ServerError(f"TorchServe did not start; read {logs}/server.log and console.log\n{told}".rstrip())
         tokens = _tokens(keys)
         if tokens is not None:
             management, inference, metrics = (
                 f"http://127.0.0.1:{port}" for port in (ports.management, ports.inference, ports.metrics)
             )
             client = Client(management, inference, tokens, metrics_url=metrics)
+            if tokens.expires_s <= time.time():  # short ones may be over before TorchServe listens
+                with suppress(ServerError):
+                    client.renew()
             if client.alive():
                 return client
         time.sleep(POLL_S)
@@ -221,17 +276,6 @@ def _stop(guard: subprocess.Popen[bytes]) -> None:
     except subprocess.TimeoutExpired:
         guard.kill()  # the kernel then kills Java; the next start removes the folder
         guard.wait()
-
-
-def _failure(log: str) -> str | None:
-    """The first chain of tracebacks a worker printed, once it is whole; None while there is none."""
-    said = re.sub(r"^W-\S+ - ", "", log, flags=re.MULTILINE)
-    if TRACEBACK not in said:
-        return None
-    lines = said[said.index(TRACEBACK) :].splitlines()
-    ends = [index for index, line in enumerate(lines) if line and not line.startswith((" ", TRACEBACK, "The above", "During"))]
-    whole = [index for index in ends if not any(TRACEBACK in line for line in lines[index + 1 : index + 5])]
-    return "\n".join(lines[: whole[0] + 1]) if whole else None
 
 
 def _read(file: Path) -> str:

@@ -63,7 +63,7 @@ def properties(folder: Path, ports: Ports, config: DeployConfig, *, installs: bo
         "allowed_urls": f"file://{folder / 'store'}/.*",  # the default admits any address
         "enable_model_api": "true",  # for our own use: tokens are on and the address is loopback
         "disable_token_authorization": "false",
-        "token_expiration_min": 1440,  # the default of 60 would end a long run with 400s
+        "token_expiration_min": config.token_min,  # renewed before (`_tokens.py`)
         "install_py_dep_per_model": str(installs).lower(),
         "blacklist_env_vars": SECRETS,
         "limit_max_image_pixels": "true",

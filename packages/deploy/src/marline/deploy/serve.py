@@ -1,14 +1,16 @@
-"""`python -m marline.deploy.serve model=NAME`: serve the newest tuned archive in the foreground until Ctrl-C."""
+"""`python -m marline.deploy.serve model=NAME[,NAME]`: serve the newest tuned archives in the foreground until Ctrl-C.
 
-import base64
-import io
-import os
+It is the one master of its server: it renews tokens, carries out what `nox -s swap` asks for, and looks after the workers.
+"""
+
+import signal
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from marline.archive import extract, read_mar, requirements_of
+from marline.archive import requirements_of
 from marline.core import (
     Config,
     Manifest,
@@ -19,28 +21,46 @@ from marline.core import (
     read_config,
     read_manifest,
     runs,
-    verify,
-    write_state,
 )
-from marline.deploy._client import content_type_of
+from marline.deploy._asking import Outcome, Wish, answer, asked
+from marline.deploy._restarts import Restarts
+from marline.deploy._served import Served, told_of
 from marline.deploy._server import Server, serving
-from marline.handler import read_signature
 
 LOOK_S = 1.0
 
 
 def main(words: Sequence[str]) -> int:
-    """Exit code 0 after Ctrl-C, 1 when the server died, 2 when there is nothing to serve."""
+    """Exit code 0 after Ctrl-C or SIGTERM, 1 when the server died or no model is up, 2 when there is nothing to serve."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a stop in order, like Ctrl-C
     try:
-        config = read_config(words).config
-        tuned = servable(config, project_root() / config.artifacts)
-        serve(config, tuned)
+        configs = requested(words)
+        serve(configs, [servable(config, project_root() / config.artifacts) for config in configs])
     except MarlineError as error:
         print(f"serve: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("\nserve: stopped")
     return 0
+
+
+def requested(words: Sequence[str]) -> list[Config]:
+    """One configuration for each model of model=A,B; RequestError where they cannot be served by one server."""
+    models = next((word.removeprefix("model=") for word in words if word.startswith("model=")), "")
+    rest = [word for word in words if not word.startswith("model=")]
+    names = list(dict.fromkeys(models.split(",")))
+    if len(names) == 1:
+        return [read_config(words).config]
+    configs = [read_config([f"model={name}", *rest]).config for name in names]
+    for config in configs[1:]:
+        if config.deploy != configs[0].deploy:
+            raise RequestError(
+                f"{config.model} and {configs[0].model} are configured for different servers (section deploy); say what holds "
+                f"for both on the command line, or serve them one by one"
+            )
+        if config.run is not None:
+            raise RequestError(f"run={config.run} is a run of one model, and {len(names)} are named; serve them one by one")
+    return configs
 
 
 def servable(config: Config, artifacts: Path) -> Manifest:
@@ -58,75 +78,80 @@ def servable(config: Config, artifacts: Path) -> Manifest:
     )
 
 
-def serve(config: Config, tuned: Manifest) -> None:
-    """Serve until interrupted; ServerError when the server ends or loses its workers by itself."""
-    verify(tuned)
-    archive, chosen = tuned.path(tuned.facts["tuned"]["archive"]), tuned.facts["chosen"]
-    logs = project_root() / config.artifacts / config.model / "serve-logs"
-    with serving(config.deploy, logs, installs=requirements_of(archive) is not None) as server:
-        server.load(
-            archive,
-            config.model,
-            batch_size=chosen["batch_size"],
-            max_batch_delay_ms=chosen["max_batch_delay_ms"],
-            workers=chosen["workers"],
-        )
-        samples = _samples(tuned, archive, server.folder)
-        state = write_state(config.model, _state(server, config, tuned, samples))
+def serve(configs: Sequence[Config], tuned: Sequence[Manifest]) -> None:
+    """Serve until interrupted; ServerError when the server ends or every model is down."""
+    first = configs[0]
+    name = "+".join(config.model for config in configs)
+    logs = project_root() / first.artifacts / first.model / "serve-logs" / ("" if len(configs) == 1 else name)
+    installs = any(requirements_of(one.path(one.facts["tuned"]["archive"])) is not None for one in tuned)
+    with serving(first.deploy, logs, installs=installs) as server:
+        models = [Served(server, config, one) for config, one in zip(configs, tuned, strict=True)]
         try:
-            print(_greeting(server, config.model, tuned, samples, state), flush=True)
-            _watch(server)
+            for one in models:
+                one.take(one.tuned, 0.0, 0)
+                server.client.tokens.followers.append(one.note)
+                print(one.greeting(), flush=True)
+            _look_after(server, models)
         finally:
-            state.unlink(missing_ok=True)
-            state.with_suffix(".curl").unlink(missing_ok=True)
+            server.client.tokens.followers.clear()
+            for one in models:
+                one.forget()
 
 
-def _samples(tuned: Manifest, archive: Path, folder: Path) -> list[Path]:
-    """The payloads of a load test: the run's samples, or the example inside the archive where they are gone."""
-    there = tuned.folder.parent / "load" / "sample"
-    if there.is_dir():
-        return sorted(there.iterdir())
-    carried = "model.pt" in read_mar(archive).sizes
-    example = read_signature(io.BytesIO(extract(archive, "model.pt"))).get("example") if carried else None
-    if example is None:
-        raise RequestError(f"{there} is gone and {archive.name} carries no example; make both again with nox -s pipeline")
-    file = folder / Path(example["name"]).name
-    file.write_bytes(base64.b64decode(example["body"]))
-    return [file]
-
-
-def _state(server: Server, config: Config, tuned: Manifest, samples: Sequence[Path]) -> dict[str, object]:
-    return {
-        "model": config.model,
-        "predictions_url": f"{server.client.inference_url}/predictions/{config.model}",
-        "token": server.client.tokens.inference,
-        "pid": os.getpid(),
-        "payloads": [str(sample.resolve()) for sample in samples],
-        "slo_ms": tuned.facts["slo"]["ms"],
-        "run": tuned.run,
-        "archive_sha256": tuned.facts["tuned"]["sha256"],
-    }
-
-
-def _greeting(server: Server, model: str, tuned: Manifest, samples: Sequence[Path], state: Path) -> str:
-    """What is served and one curl line per input kind; the token is read from a 0600 file, not shown."""
-    headers = state.with_suffix(".curl")
-    headers.touch(mode=0o600)
-    headers.write_text(f'header = "Authorization: Bearer {server.client.tokens.inference}"\n')
-    chosen, url = tuned.facts["chosen"], f"{server.client.inference_url}/predictions/{model}"
-    kinds = {content_type_of(sample.name): sample for sample in samples}
-    lines = [
-        f"  curl -K {headers} -H 'Content-Type: {kind}' --data-binary @{sample} {url}" for kind, sample in sorted(kinds.items())
-    ]
-    told = f"{model} of run {tuned.run}, batch_size {chosen['batch_size']}, max_batch_delay_ms {chosen['max_batch_delay_ms']}"
-    return "\n".join([f"serving {told}, {chosen['workers']} worker(s), on loopback. Ctrl-C stops it.", *lines])
-
-
-def _watch(server: Server) -> None:
+def _look_after(server: Server, models: Sequence[Served]) -> None:
+    restarts, swapping = Restarts(), threading.Event()
     while True:
         time.sleep(LOOK_S)
-        if server.guard.poll() is not None:
+        try:
+            _judge(restarts, models)
+        except ServerError:
+            time.sleep(LOOK_S / 2)  # its guard has noticed by then
+            if server.alive:
+                raise
+        if not server.alive:
             raise ServerError(f"TorchServe ended by itself; read {server.logs}/server.log and console.log")
+        if models and all(one.down for one in models):
+            raise ServerError(f"DOWN: {', '.join(one.model for one in models)}; nothing is left to serve")
+        if not swapping.is_set():
+            _begin_swap(models, swapping)
+
+
+def _judge(restarts: Restarts, models: Sequence[Served]) -> None:
+    """Call a model DOWN while its workers die again and again, whatever TorchServe says; others are served all the same."""
+    for one in models:
+        looping = restarts.looping(one.model, one.server.client.versions(one.model), time.monotonic())
+        if one.down != (one.version in looping):
+            one.down = not one.down
+            one.note()
+            if one.down:
+                said = one.server.traceback(one.model, one.version) or "it printed no traceback"
+                why = f"a worker of version {one.version} was started anew 3 times within 60 s (all: {one.server.logs})"
+                print(f"serve: {one.model} is DOWN: {why}\n\n{said}\n", file=sys.stderr, flush=True)
+            else:
+                print(f"serve: {one.model} is UP again", flush=True)
+
+
+def _begin_swap(models: Sequence[Served], swapping: threading.Event) -> None:
+    """Carry out the first wish there is, beside the looking after: it may take minutes."""
+    for one in models:
+        wish = asked(one.model)
+        if wish is not None:
+            swapping.set()
+            threading.Thread(target=_swap, args=(one, wish, swapping), name="marline-swap", daemon=True).start()
+            return
+
+
+def _swap(served: Served, wish: Wish, swapping: threading.Event) -> None:
+    try:
+        swapped = served.take(read_manifest(Path(wish.stage)), wish.canary_s, wish.keep)
+        outcome = Outcome(code=0, said=told_of(swapped, served), id=wish.id)
+    except MarlineError as error:
+        outcome = Outcome(code=error.exit_code, said=str(error), id=wish.id)
+    except Exception as error:  # whatever it was, who asked must hear of it, and the old version serves on
+        outcome = Outcome(code=1, said=f"{type(error).__name__}: {error}", id=wish.id)
+    print(f"serve: {outcome.said}", file=sys.stderr if outcome.code else sys.stdout, flush=True)
+    answer(served.model, outcome)
+    swapping.clear()
 
 
 if __name__ == "__main__":

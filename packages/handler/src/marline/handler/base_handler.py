@@ -17,6 +17,7 @@ or 500 (our function raised).
 import base64
 import inspect
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -176,6 +177,10 @@ class SharedHandler(BaseHandler):  # type: ignore[misc]  # TorchServe has no typ
         if type(target) is not int:
             raise BadRequestError(f"target={shown(target)}: expected the index of an output")
         return self.get_insights(data_preprocess, raw_data, target)
+
+    def describe_handle(self) -> dict[str, Any]:
+        """What GET /models/NAME?customized=true adds: which worker answers, for whoever must hear from each."""
+        return {"worker": os.getpid()}
 
     def get_insights(self, data_preprocess: Sample, raw_data: Any, target: int) -> Any:  # noqa: ARG002 - TorchServe's contract
         """How much each part of a sample speaks for the output `target`; a subclass may say it otherwise."""

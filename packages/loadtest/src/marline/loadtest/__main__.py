@@ -31,7 +31,7 @@ def main(words: Sequence[str], lock: Path = LOCK) -> int:
 
 def _load(config: Config, state: dict[str, Any], out: Path) -> int:
     told = config.loadtest
-    target = Target(url=state["predictions_url"], token=state["token"])
+    target = Target(url=state["predictions_url"], token=state["token"], token_file=Path(state["token_file"]))
     payloads = [Path(file) for file in state["payloads"]]
     if told.web:
         browse(target, payloads, told.timeout_s, out)

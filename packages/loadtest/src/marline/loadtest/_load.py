@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -10,10 +11,14 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """An address that answers predictions (plain HTTP), and the token it wants, if any."""
+    """An address that answers predictions (plain HTTP), and the token it wants, if any.
+
+    `token_file` holds the token as it is now, as {"token": ...}, where it is renewed while load is sent.
+    """
 
     url: str
     token: str | None
+    token_file: Path | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -30,11 +30,13 @@ def measure(
     out: Path,
     *,
     html: bool = False,
+    answers: bool = False,
     waited: Callable[[float], None] = lambda _: None,
 ) -> Measurement:
     """Send the load, payloads in turn; `out` keeps the plan, schedule, raw samples.json and locust's log and tables.
 
-    `html` adds locust's report (1 MB); `waited` hears the seconds gone by. LoadTestError where locust leaves no samples.
+    `html` adds locust's report (1 MB), `answers` the bodies to samples.json; `waited` hears the seconds gone by. LoadTestError
+    where locust leaves no samples.
     """
     out.mkdir(parents=True, exist_ok=True)
     (out / "samples.json").unlink(missing_ok=True)
@@ -42,7 +44,7 @@ def measure(
     words = ["--headless", "--only-summary", "-u", "1", "-r", "1", "--exit-code-on-error", "0", "--csv", "locust"]
     words += ["--html", "locust.html"] * html
     deadline_s = load.warmup_s + load.seconds + load.timeout_s + ALLOWANCE_S
-    plan = _write_plan(out, target, payloads, load.timeout_s)
+    plan = _write_plan(out, target, payloads, load.timeout_s, answers=answers)
     try:
         with locust("open_loop.py", words, plan) as process:
             code = wait(process, deadline_s, waited)
@@ -72,18 +74,20 @@ def browse(target: Target, payloads: Sequence[Path], timeout_s: float, out: Path
     raise LoadTestError(f"locust's page ended with code {code}; {_log(out)}")
 
 
-def _write_plan(out: Path, target: Target, payloads: Sequence[Path], timeout_s: float) -> Path:
+def _write_plan(out: Path, target: Target, payloads: Sequence[Path], timeout_s: float, *, answers: bool = False) -> Path:
     plan = out.resolve() / "plan.json"
     plan.unlink(missing_ok=True)
     content = {
         "url": target.url,
         "token": target.token,
+        "token_file": str(target.token_file) if target.token_file is not None else None,
         "payloads": [
             {"file": str(file.resolve()), "content_type": CONTENT_TYPES.get(file.suffix, "application/octet-stream")}
             for file in payloads
         ],
         "schedule": str(out.resolve() / "schedule.txt"),
         "timeout_s": timeout_s,
+        "answers": answers,
         "out": str(out.resolve() / "samples.json"),
     }
     with os.fdopen(os.open(plan, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as stream:  # it holds the token

@@ -111,7 +111,8 @@ def run_trial(bench: Bench, setting: Setting, rps: float, number: int, purpose: 
     )
     before = client.describe(bench.model)
     began = time.monotonic()
-    target = Target(url=f"{client.inference_url}/predictions/{bench.model}", token=client.tokens.inference)
+    url, token_file = f"{client.inference_url}/predictions/{bench.model}", bench.server.token_file
+    target = Target(url=url, token=client.tokens.inference, token_file=token_file)
     measured = measure(target, bench.payloads, load, bench.logs / f"trial-{number:03d}")
     _drain(bench)
     after = client.describe(bench.model)

@@ -1,0 +1,100 @@
+"""Watches a new version of a model beside the live one, on its samples, before anybody is sent to it."""
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from marline.core import ServerError, StageError
+from marline.deploy._client import Client
+from marline.handler import difference
+
+PAUSE_S = 0.1  # between pairs of requests: live users come first
+SLOWER, FLOOR_MS = 2.0, 20.0  # what p99 may be over the live one's, which on a busy machine varies by less, and over nothing
+ATOL, RTOL = 1e-4, 1e-3  # answers that differ by less are the same
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Canary:
+    """What was seen of (live, new): how many requests each, errors, p99 in ms; and how many samples were answered otherwise."""
+
+    requests: int
+    errors: tuple[int, int]
+    p99_ms: tuple[float, float]
+    differing: int
+    samples: int
+
+
+def watch(
+    client: Client, model: str, versions: tuple[str, str], samples: Sequence[tuple[bytes, str]], seconds: float
+) -> Canary:
+    """Ask the live and the new version in turn, one request at a time, the one first as often as the other.
+
+    StageError where the new one fails more often, or its p99 is over twice the live one's and 20 ms; ServerError where the
+    live one is silent. That the new one answers otherwise is told and refused by nobody: a model is trained anew to answer otherwise,
+    and the golden pairs say what it must answer.
+    """
+    if not samples:
+        raise StageError(f"{model}: there are no samples to watch a new version with; write deploy.canary_s=0")
+    took: dict[str, list[float]] = {version: [] for version in versions}
+    errors = dict.fromkeys(versions, 0)
+    answers: dict[str, dict[int, bytes]] = {version: {} for version in versions}
+    deadline, turn = time.monotonic() + seconds, 0
+    while time.monotonic() < deadline or not turn:
+        place = turn // 2 % len(samples)
+        for version in versions if turn % 2 == 0 else versions[::-1]:
+            began = time.monotonic()
+            body = _answer(client, model, version, *samples[place], must=version == versions[0])
+            took[version].append((time.monotonic() - began) * 1e3)
+            errors[version] += body is None
+            if body is not None:
+                answers[version][place] = body
+        turn += 1
+        time.sleep(PAUSE_S)
+    live, new = versions
+    both = answers[live].keys() & answers[new].keys()
+    seen = Canary(
+        requests=turn,
+        errors=(errors[live], errors[new]),
+        p99_ms=(_p99(took[live]), _p99(took[new])),
+        differing=sum(not _same(answers[live][place], answers[new][place]) for place in both),
+        samples=len(both),
+    )
+    _judge(model, new, seen)
+    return seen
+
+
+def _judge(model: str, version: str, seen: Canary) -> None:
+    if seen.errors[1] > seen.errors[0]:
+        raise StageError(
+            f"{model} {version} failed {seen.errors[1]} of {seen.requests} requests beside the live version, which failed "
+            f"{seen.errors[0]}"
+        )
+    limit = max(SLOWER * seen.p99_ms[0], FLOOR_MS)
+    if seen.p99_ms[1] > limit:
+        raise StageError(
+            f"{model} {version} is slow: p99 {seen.p99_ms[1]:.1f} ms over {seen.requests} requests beside the live version's "
+            f"{seen.p99_ms[0]:.1f} ms (limit {limit:.1f} ms)"
+        )
+
+
+def _answer(client: Client, model: str, version: str, body: bytes, content_type: str, *, must: bool) -> bytes | None:
+    """The body of a 200; None for anything else, silence included where an answer is no must."""
+    try:
+        reply = client.predict(model, body, content_type, version=version)
+    except ServerError:
+        if must:
+            raise
+        return None
+    return reply.body if reply.status == 200 else None
+
+
+def _same(one: bytes, other: bytes) -> bool:
+    try:
+        return difference(json.loads(one), json.loads(other), atol=ATOL, rtol=RTOL) is None
+    except ValueError:  # an answer need not be JSON
+        return one == other
+
+
+def _p99(values_ms: Sequence[float]) -> float:
+    return sorted(values_ms)[max(0, -(-99 * len(values_ms) // 100) - 1)]
