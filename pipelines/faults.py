@@ -68,7 +68,8 @@ def _round(folder: Path, only: str) -> list[dict[str, Any]]:
     """Every fault of one round, as its test recorded it."""
     with tempfile.TemporaryDirectory(prefix="marline-faults-") as work:
         file = Path(work) / "junit.xml"
-        command = [sys.executable, "-m", "pytest", "-m", "faults", "-o", "junit_duration_report=call", f"--junitxml={file}"]
+        command = [sys.executable, "-m", "pytest", "-m", "faults", f"--junitxml={file}"]
+        command += ["-o", "junit_duration_report=call", "-o", "junit_family=xunit1"]  # the newer family has no properties
         command += ["-k", f"{only.lower()}_"] * bool(only)
         ran = subprocess.run([*command, str(folder)], check=False, timeout=ROUND_S)
         if not file.is_file():
@@ -82,8 +83,8 @@ def _row(case: ET.Element) -> dict[str, Any]:
     told = {told.get("name", ""): told.get("value", "") for told in case.iter("property")}
     bad = [child for child in case if child.tag in ("failure", "error", "skipped")]
     why = "; ".join(f"{child.tag}: {child.get('message', '')}"[:500] for child in bad)
-    named = {key: told.get(key, "") for key in ("fault", "group", "what", "expected")}
-    return {**named, "budget_s": float(told.get("seconds", "nan")), "seconds": float(case.get("time", "nan")), "why": why}
+    named = {key: told.get(key, case.get("name", "")) for key in ("fault", "group", "what", "expected")}
+    return {**named, "budget_s": float(told.get("seconds", 0)), "seconds": float(case.get("time", 0)), "why": why}
 
 
 def _together(rounds: Sequence[Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
