@@ -215,7 +215,7 @@ def register(asker: Asker, archive: str, **query: Any) -> httpx2.Response:
 @pytest.fixture(scope="module")
 def batches(ours: Server, asker: Asker, archive: Callable[..., Path]) -> dict[str, int]:
     """The largest batch, with B=8, of each delay that can be asked for, and of a registration by JSON that says none."""
-    names = {f"delay{delay}": delay for delay in (0, 1, 2, 5)}
+    names = {f"delay{delay}": delay for delay in (0, 1, 2)}
     for name in (*names, "json"):
         place(ours, archive(name))
     body = {"url": "json.mar", "batch_size": 8, "initial_workers": 1, "synchronous": True}
@@ -233,10 +233,9 @@ def batches(ours: Server, asker: Asker, archive: Callable[..., Path]) -> dict[st
         return dict(zip([*names, "json"], loaders.map(load, [*names, "json"]), strict=True))
 
 
-def test_a_delay_of_0_ends_a_batch_at_2_and_one_of_2_ms_fills_it(batches: Mapping[str, int]) -> None:
-    assert 2 == batches["delay0"]
-    assert 2 <= batches["delay1"] <= 8  # it may be cut short where a millisecond passes
-    assert [8, 8] == [batches["delay2"], batches["delay5"]]
+def test_a_delay_of_0_ends_a_batch_at_2_and_one_of_1_ms_fills_it(batches: Mapping[str, int]) -> None:
+    """One of 1 ms may end a batch early where a millisecond passes, but not every one of several."""
+    assert [2, 8, 8] == [batches[f"delay{delay}"] for delay in (0, 1, 2)]
 
 
 def test_registration_by_json_without_a_delay_stores_a_negative_one_and_batches_of_2(
@@ -276,24 +275,20 @@ def test_only_the_description_of_a_model_tells_loading_failing_and_failed(other:
     def said(model: str) -> tuple[list[str], int, Any]:
         return other.workers(model), other.ask("/ping").status_code, other.ask("/v2/health/ready").json()
 
-    assert 202 == register(other, "late.mar", initial_workers=1, synchronous="false").status_code
-    loading = said("late")
-    until(lambda: other.workers("late") == ["READY"], 20, "late is READY")
-    ready = said("late")
-    other.manage("DELETE", "/models/late")
-    register(other, "late.mar", initial_workers=0)
-    nobody = said("late")
-    register(other, "failing.mar", initial_workers=1, synchronous="false")
-    failing = said("failing")
-    until(lambda: other.ask("/ping").status_code == 500, 20, "the retry window is over")
-    failed = said("failing")
-    other.manage("DELETE", "/models/failing")
+    for archive in ("late", "failing"):
+        assert 202 == register(other, f"{archive}.mar", initial_workers=1, synchronous="false").status_code
+    register(other, "late.mar", model_name="nobody", initial_workers=0)
+    begun = [said(model) for model in ("late", "failing", "nobody")]
+    until(
+        lambda: other.workers("late") == ["READY"] and other.ask("/ping").status_code == 500, 25, "one is READY, one given up"
+    )
+    ended = [said(model) for model in ("late", "failing", "nobody")]
+    for model in ("late", "failing", "nobody"):
+        other.manage("DELETE", f"/models/{model}")
 
     constant = {"ready": True}
-    assert [(["UNLOADING"], 200, constant)] * 2 == [loading, failing]
-    assert (["READY"], 200, constant) == ready
-    assert ([], 200, constant) == nobody
-    assert (["UNLOADING"], 500, constant) == failed
+    assert [(["UNLOADING"], 200, constant), (["UNLOADING"], 200, constant), ([], 200, constant)] == begun
+    assert [(["READY"], 500, constant), (["UNLOADING"], 500, constant), ([], 500, constant)] == ended
 
 
 def test_without_a_token_only_metrics_and_the_descriptions_are_open(asker: Asker) -> None:
