@@ -2,9 +2,9 @@
 
 import pytest
 
-from marline.core import DeployConfig
+from marline.core import DeployConfig, read_config
 
 
 @pytest.fixture
 def config() -> DeployConfig:
-    return DeployConfig(target="local", ready_s=5, java_home=None, max_request_mb=16)
+    return read_config(["model=digits_cnn", "deploy.ready_s=5"]).config.deploy

@@ -240,6 +240,27 @@ class DeployConfig(Section):
     ready_s: float = Field(gt=0, description="server and worker must be ready within this", examples=[120])
     java_home: str | None = Field(description="a Java 17+ to use; null takes the one that pip installed", examples=["null"])
     max_request_mb: int = Field(ge=1, le=2000, description="larger request bodies are refused", examples=[16])
+    bind: str = Field(
+        pattern=r"^\d{1,3}(\.\d{1,3}){3}$",
+        description="the IPv4 address that predictions are asked at; all else stays on loopback",
+        examples=["0.0.0.0"],  # noqa: S104 - an example of what one may ask for
+    )
+    ports: tuple[Annotated[int, Field(ge=1, le=65535)], ...] = Field(
+        max_length=5,
+        description="fixed ports for inference, management, metrics, gRPC inference, gRPC management; those not named are free ones",
+        examples=["[8080,8081,8082]"],
+    )
+    tokens: bool = Field(description="whether every request needs a token", examples=["true"])
+    allow_unsafe: tuple[Literal["no_tokens", "public_without_tokens"], ...] = Field(
+        description="the unsafe settings that are meant, by name", examples=["[no_tokens]"]
+    )
+
+    @field_validator("ports")
+    @classmethod
+    def _each_port_once(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(value)) < len(value):
+            raise ValueError("a port is named twice")
+        return value
 
 
 class LoadtestConfig(Section):
