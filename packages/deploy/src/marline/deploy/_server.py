@@ -13,7 +13,9 @@ from pathlib import Path
 from marline.core import Accelerator, DeployConfig, NotReady, ServerError, WorkerError, write_json
 from marline.deploy._client import Client, Status, Tokens, read_tokens
 from marline.deploy._folders import new_folder, own, sweep
-from marline.deploy._settings import Ports, command, environment, free_ports, java_home_of, log4j, metrics, properties
+from marline.deploy._logs import Mark, mark, since
+from marline.deploy._preflight import check_archive, preflight
+from marline.deploy._settings import Ports, asked_at, command, environment, free_ports, java_home_of, log4j, metrics, properties
 
 POLL_S = 0.1
 STARTS = 3  # a port may be taken between our look and Java's
@@ -42,13 +44,14 @@ class Server:
 
         Raises WorkerError with the worker's traceback as soon as there is one, NotReady at the deadline.
         """
+        check_archive(archive, self.folder)
         stored = self.folder / "store" / archive.name
         stored.unlink(missing_ok=True)
         try:
             os.link(archive.resolve(), stored)
         except OSError:  # another file system
             stored.write_bytes(archive.read_bytes())
-        seen = self._worker_log_size()
+        seen = self._worker_log_mark()
         told = {"batch_size": batch_size, "max_batch_delay_ms": max_batch_delay_ms, "workers": workers}
         if self.installs:
             self._install(archive.name, model, told)
@@ -80,7 +83,7 @@ class Server:
             where = "PIP_INDEX_URL, PIP_FIND_LINKS, PIP_NO_INDEX and PIP_CONFIG_FILE say where pip looks"
             raise ServerError(f"{error}; pip's own words are in {self.logs}/server.log; {where}") from None
 
-    def _wait_ready(self, model: str, workers: int, seen: int) -> Status:
+    def _wait_ready(self, model: str, workers: int, seen: Mark) -> Status:
         deadline = time.monotonic() + self.ready_s
         while time.monotonic() < deadline:
             status = self.client.describe(model)
@@ -98,17 +101,11 @@ class Server:
             f"{model} had no ready worker after {self.ready_s:.0f} s; read {self.logs}/worker.log or raise deploy.ready_s"
         )
 
-    def _worker_log_size(self) -> int:
-        file = self.logs / "worker.log"
-        return file.stat().st_size if file.exists() else 0
+    def _worker_log_mark(self) -> Mark:
+        return mark(self.logs / "worker.log")
 
-    def _worker_log(self, seen: int) -> str:
-        file = self.logs / "worker.log"
-        if not file.exists():
-            return ""
-        with file.open("rb") as stream:
-            stream.seek(seen)
-            return stream.read().decode(errors="replace")
+    def _worker_log(self, seen: Mark) -> str:
+        return since(self.logs / "worker.log", seen)
 
 
 @contextmanager
@@ -126,11 +123,11 @@ def serving(
     archive's requirements installed for it alone, where it names them (`marline.archive.requirements_of`).
     Raises ServerError or NotReady where it does not come up.
     """
-    java_home_of(config)  # refused before anything is there to tidy up
+    preflight(config, logs)  # refused before anything is there to tidy up
     sweep()
     logs.mkdir(parents=True, exist_ok=True)
     for attempt in range(1, STARTS + 1):
-        folder, ports = new_folder(), free_ports()
+        folder, ports = new_folder(), free_ports(config.ports)
         guard = _start(folder, ports, config, logs, _told_workers(folder, accelerator, threads), installs=installs)
         try:
             client = _connect(guard, folder, ports, config, logs)
@@ -193,11 +190,10 @@ def _connect(guard: subprocess.Popen[bytes], folder: Path, ports: Ports, config:
         if guard.poll() is not None:
             said = _read(logs / "console.log").strip()[-1000:]
             raise ServerError(f"TorchServe did not start; read {logs}/server.log and console.log\n{said}".rstrip())
-        tokens = _tokens(keys)
+        tokens = _tokens(keys) if config.tokens else Tokens("", "")  # without tokens there is no such file
         if tokens is not None:
-            management, inference, metrics = (
-                f"http://127.0.0.1:{port}" for port in (ports.management, ports.inference, ports.metrics)
-            )
+            management, metrics = (f"http://127.0.0.1:{port}" for port in (ports.management, ports.metrics))
+            inference = f"http://{asked_at(config)}:{ports.inference}"
             client = Client(management, inference, tokens, metrics_url=metrics)
             if client.alive():
                 return client
