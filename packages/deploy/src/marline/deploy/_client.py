@@ -103,6 +103,18 @@ class Client:
             pending=told.get("jobQueueStatus", {}).get("pendingRequests", 0),
         )
 
+    def served(self) -> list[str]:
+        """The names of all models a server has, whether they are ready or not; the first hundred."""
+        return [str(one["modelName"]) for one in self._manage("GET", "/models", {"limit": 100})["models"]]
+
+    def versions(self, model: str) -> list[dict[str, Any]]:
+        """All that the server says of each version of a model, the default one first; empty where there is no such model."""
+        answer = self._manage("GET", f"/models/{model}/all", {}, also=404)
+        if not isinstance(answer, list) or len(answer) < 2:
+            return answer if isinstance(answer, list) else []
+        default = self._manage("GET", f"/models/{model}", {})[0]["modelVersion"]
+        return sorted(answer, key=lambda told: told["modelVersion"] != default)
+
     def predict(self, model: str, body: bytes, content_type: str, deadline_s: float = DEADLINE_S) -> Reply:
         """Send one request body and return whatever comes back; ServerError where nothing does."""
         address = f"{self.inference_url}/predictions/{model}"

@@ -22,7 +22,8 @@ from marline.core import (
     verify,
     write_state,
 )
-from marline.deploy._client import content_type_of
+from marline.deploy._curl import curl_lines
+from marline.deploy._preflight import check_bodies
 from marline.deploy._server import Server, serving
 from marline.handler import read_signature
 
@@ -72,6 +73,7 @@ def serve(config: Config, tuned: Manifest) -> None:
             workers=chosen["workers"],
         )
         samples = _samples(tuned, archive, server.folder)
+        check_bodies(config.deploy, {sample.name: sample.stat().st_size for sample in samples})
         state = write_state(config.model, _state(server, config, tuned, samples))
         try:
             print(_greeting(server, config.model, tuned, samples, state), flush=True)
@@ -100,6 +102,9 @@ def _state(server: Server, config: Config, tuned: Manifest, samples: Sequence[Pa
         "model": config.model,
         "predictions_url": f"{server.client.inference_url}/predictions/{config.model}",
         "token": server.client.tokens.inference,
+        "management_url": server.client.management_url,
+        "management_token": server.client.tokens.management,
+        "metrics_url": server.client.metrics_url,
         "pid": os.getpid(),
         "payloads": [str(sample.resolve()) for sample in samples],
         "slo_ms": tuned.facts["slo"]["ms"],
@@ -114,10 +119,8 @@ def _greeting(server: Server, model: str, tuned: Manifest, samples: Sequence[Pat
     headers.touch(mode=0o600)
     headers.write_text(f'header = "Authorization: Bearer {server.client.tokens.inference}"\n')
     chosen, url = tuned.facts["chosen"], f"{server.client.inference_url}/predictions/{model}"
-    kinds = {content_type_of(sample.name): sample for sample in samples}
-    lines = [
-        f"  curl -K {headers} -H 'Content-Type: {kind}' --data-binary @{sample} {url}" for kind, sample in sorted(kinds.items())
-    ]
+    shared = "request_decoding.py" in read_mar(tuned.path(tuned.facts["tuned"]["archive"])).sizes
+    lines = [f"  {line}" for line in curl_lines(url, headers, samples, server.folder, shared=shared)]
     told = f"{model} of run {tuned.run}, batch_size {chosen['batch_size']}, max_batch_delay_ms {chosen['max_batch_delay_ms']}"
     return "\n".join([f"serving {told}, {chosen['workers']} worker(s), on loopback. Ctrl-C stops it.", *lines])
 
