@@ -190,7 +190,7 @@ def _connect(guard: subprocess.Popen[bytes], folder: Path, ports: Ports, config:
         if guard.poll() is not None:
             said = _read(logs / "console.log").strip()[-1000:]
             raise ServerError(f"TorchServe did not start; read {logs}/server.log and console.log\n{said}".rstrip())
-        tokens = _tokens(keys) if config.tokens else Tokens("", "")  # without tokens there is no such file
+        tokens = _tokens(keys) if config.tokens else Tokens("none", "none")  # then there is no such file
         if tokens is not None:
             management, metrics = (f"http://127.0.0.1:{port}" for port in (ports.management, ports.metrics))
             inference = f"http://{asked_at(config)}:{ports.inference}"

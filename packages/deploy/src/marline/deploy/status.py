@@ -16,6 +16,7 @@ from marline.core import MarlineError, RequestError, ServerError, read_state, st
 from marline.deploy._client import Client, Tokens
 
 EVERY_S = 1.0
+WIDE = 240  # characters of a line that nobody's terminal wraps
 COLUMNS = ("model", "version", "workers", "queue", "batch", "memory", "run", "server")
 
 
@@ -101,7 +102,7 @@ def states(model: str | None) -> list[dict[str, Any]]:
 def main(words: Sequence[str]) -> int:
     """Exit code 0 when every worker that should be is ready, 1 when not, 2 when there is no server."""
     told = dict(word.partition("=")[::2] for word in words)
-    console = Console(soft_wrap=not sys.stdout.isatty())
+    console = Console(width=None if sys.stdout.isatty() else WIDE)
     try:
         unknown = sorted(set(told) - {"model", "status"})
         if unknown:
