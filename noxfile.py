@@ -133,7 +133,7 @@ def new_model(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none", requires=["env"], default=False)
 def doctor(session: nox.Session) -> None:
-    """What this machine has, and unsafe settings: Java, GPU, ports, disk; model=NAME, inspect=FILE.mar, config=FILE add to it."""
+    """What this machine has: Java, GPU, ports, disk, unsafe settings; more with model=NAME, inspect=FILE.mar, config=FILE."""
     run(session, "python", "-m", "marline.deploy.doctor", *session.posargs)
 
 

@@ -17,7 +17,7 @@ def lines_of(samples: list[Path], folder: Path, *, shared: bool = True) -> list[
 
 
 def test_an_image_is_sent_raw_in_json_and_in_a_form(tmp_path: Path) -> None:
-    sample = tmp_path / "a photo; of \"me\".png"
+    sample = tmp_path / 'a photo; of "me".png'
 
     raw, wrapped, form = lines_of([sample], tmp_path)
 

@@ -30,7 +30,7 @@ def test_it_shows_this_machine_and_says_what_would_stop_a_run() -> None:
 
 @pytest.mark.parametrize(
     ("word", "expected"),
-    [("config=/nowhere", "config=/nowhere cannot be read"), ("inspect=/nowhere.mar", "there is no such file"), ("a=b", "'a' from")],
+    [("config=/nowhere", "cannot be read"), ("inspect=/nowhere.mar", "there is no such file"), ("a=b", "'a' from")],
 )
 def test_what_is_not_there_is_a_wrong_request(word: str, expected: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert 2 == main([word])

@@ -14,6 +14,7 @@ import pytest
 from marline.core import ArchiveError, DeployConfig, RequestError, ServerError
 from marline.deploy import serving
 from marline.deploy._preflight import check_archive, check_bodies, checks, preflight
+from marline.deploy._settings import EVERYWHERE
 
 LOOK = """
 from pathlib import Path
@@ -61,7 +62,7 @@ def test_a_port_that_is_taken_is_named_with_its_holder_and_nothing_is_started(
 ) -> None:
     began = time.monotonic()
     with (
-        pytest.raises(RequestError, match=rf"deploy.ports, inference: port {taken} is taken by \S+ \(pid {os.getpid()}\); end it"),
+        pytest.raises(RequestError, match=rf"inference: port {taken} is taken by \S+ \(pid {os.getpid()}\); end it"),
         serving(with_(config, ports=(taken,)), tmp_path / "logs"),
     ):
         pass
@@ -87,9 +88,9 @@ def test_an_address_of_another_machine_is_refused(config: DeployConfig, tmp_path
 
 
 def test_what_is_unsafe_is_refused_until_it_is_named(config: DeployConfig, tmp_path: Path) -> None:
-    public = with_(config, bind="0.0.0.0", tokens=False)
+    public = with_(config, bind=EVERYWHERE, tokens=False)
 
-    with pytest.raises(RequestError, match=r"disable_token_authorization=true.*\(deploy.tokens\).*deploy.allow_unsafe=\[no_tokens\]"):
+    with pytest.raises(RequestError, match=r"_authorization=true.*\(deploy.tokens\).*deploy.allow_unsafe=\[no_tokens\]"):
         preflight(public, tmp_path)
     with pytest.raises(RequestError, match=r"\(deploy.bind\).*deploy.allow_unsafe=\[public_without_tokens\]"):
         preflight(with_(public, allow_unsafe=("no_tokens",)), tmp_path)
@@ -97,7 +98,7 @@ def test_what_is_unsafe_is_refused_until_it_is_named(config: DeployConfig, tmp_p
 
 
 def test_a_public_address_with_tokens_is_a_user_s_choice(config: DeployConfig, tmp_path: Path) -> None:
-    preflight(with_(config, bind="0.0.0.0"), tmp_path)
+    preflight(with_(config, bind=EVERYWHERE), tmp_path)
 
 
 def test_a_log_folder_in_which_nothing_can_be_made_is_refused(config: DeployConfig) -> None:
@@ -108,7 +109,7 @@ def test_a_log_folder_in_which_nothing_can_be_made_is_refused(config: DeployConf
 @pytest.mark.parametrize(
     ("temp", "expected"),
     [
-        ("/proc", "temporary folder | TMPDIR=/proc cannot be written | make room there, or name another\n"),
+        ("/proc", "temporary folder | TMPDIR=/proc cannot be written | make room there\n"),
         ("long", "socket paths | "),
     ],
 )
@@ -116,9 +117,8 @@ def test_a_temporary_folder_that_will_not_do_is_refused(temp: str, expected: str
     folder = tmp_path / ("x" * 100) if temp == "long" else Path(temp)
     folder.mkdir(exist_ok=True)
 
-    shown = subprocess.run(
-        [sys.executable, "-c", LOOK], env={**os.environ, "TMPDIR": str(folder)}, capture_output=True, text=True, check=True, timeout=60
-    )
+    told = {**os.environ, "TMPDIR": str(folder)}
+    shown = subprocess.run([sys.executable, "-c", LOOK], env=told, capture_output=True, text=True, check=True, timeout=60)
 
     assert shown.stdout.startswith(expected)
 

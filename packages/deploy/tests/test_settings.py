@@ -11,6 +11,7 @@ import yaml
 
 from marline.core import DeployConfig, RequestError
 from marline.deploy._settings import (
+    EVERYWHERE,
     SECRETS,
     Ports,
     asked_at,
@@ -66,7 +67,8 @@ def test_no_request_writes_a_line() -> None:
 
     levels = {logger.get("name"): logger.get("level") for logger in logs.iter("Logger")}
     assert {"off"} == {levels[name] for name in ("ACCESS_LOG", "MODEL_METRICS", "TS_METRICS")}
-    assert {"logs/server.log", "logs/worker.log", "logs/events.log"} == {file.get("fileName") for file in logs.iter("RollingFile")}
+    files = {file.get("fileName") for file in logs.iter("RollingFile")}
+    assert {"logs/server.log", "logs/worker.log", "logs/events.log"} == files
 
 
 def test_every_log_is_bounded() -> None:
@@ -133,7 +135,7 @@ def test_predictions_may_be_asked_elsewhere_and_nothing_else(config: DeployConfi
     }
 
 
-@pytest.mark.parametrize(("bind", "expected"), [("0.0.0.0", "127.0.0.1"), ("127.0.0.1", "127.0.0.1"), ("192.0.2.1", "192.0.2.1")])
+@pytest.mark.parametrize(("bind", "expected"), [(EVERYWHERE, "127.0.0.1"), ("127.0.0.1", "127.0.0.1"), ("192.0.2.1",) * 2])
 def test_we_ask_where_it_listens(bind: str, expected: str, config: DeployConfig) -> None:
     assert expected == asked_at(config.model_copy(update={"bind": bind}))
 

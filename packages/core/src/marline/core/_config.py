@@ -247,7 +247,7 @@ class DeployConfig(Section):
     )
     ports: tuple[Annotated[int, Field(ge=1, le=65535)], ...] = Field(
         max_length=5,
-        description="fixed ports for inference, management, metrics, gRPC inference, gRPC management; those not named are free ones",
+        description="fixed ports for inference, management, metrics, gRPC inference, gRPC management; the rest are free ones",
         examples=["[8080,8081,8082]"],
     )
     tokens: bool = Field(description="whether every request needs a token", examples=["true"])

@@ -108,7 +108,7 @@ def holder(port: int) -> str:
 
 
 def _temporary() -> Iterator[Finding]:
-    """Python passes over a TMPDIR that it cannot write to, without a word; servers in another place than was said are refused."""
+    """Python passes over a TMPDIR that it cannot write to, without a word; a server elsewhere is not what was said."""
     told = os.environ.get("TMPDIR")
     try:
         folder = Path(tempfile.gettempdir())
@@ -116,7 +116,7 @@ def _temporary() -> Iterator[Finding]:
         yield Finding("temporary folder", str(error), good=False, remedy="set TMPDIR to a folder with room in it")
         return
     if told is not None and folder != Path(told).absolute():
-        yield Finding("temporary folder", f"TMPDIR={told} cannot be written", good=False, remedy="make room there, or name another")
+        yield Finding("temporary folder", f"TMPDIR={told} cannot be written", good=False, remedy="make room there")
         return
     yield _folder("temporary folder", folder, LEAST_TEMP_MB, "TMPDIR moves it")
     yield _socket_path(folder)
@@ -137,7 +137,7 @@ def _folder(name: str, folder: Path, least_mb: int, remedy: str) -> Finding:
 def _socket_path(folder: Path) -> Finding:
     longest = f"{folder}/marline-{os.getuid()}/12345678/temp/.ts.sock.12345"
     length = len(longest.encode())
-    remedy = f"a worker's socket would have a path of {length} bytes, and {LONGEST_SOCKET} are possible: set TMPDIR to a shorter one"
+    remedy = f"a worker's socket may have a path of {LONGEST_SOCKET} bytes, not {length}: set TMPDIR to a shorter one"
     return Finding("socket paths", f"{length} bytes below {folder}", good=length <= LONGEST_SOCKET, remedy=remedy)
 
 
@@ -172,10 +172,10 @@ def check_archive(archive: Path, temp: Path) -> Contents:
     """
     told = archive.stat()
     contents = _read(archive, told.st_ino, told.st_size, told.st_mtime_ns)
-    needed, free = sum(contents.sizes.values()) + LEAST_TEMP_MB * 10**6 // 10, shutil.disk_usage(temp).free
+    needed, free = sum(contents.sizes.values()) + told.st_size, shutil.disk_usage(temp).free  # unpacked, and a copy in the store
     if needed > free:
         raise ServerError(
-            f"{archive.name} unpacks to {needed / 1e6:,.0f} MB and {temp} has {free / 1e6:,.0f} MB free; make room, or move TMPDIR"
+            f"{archive.name} needs {needed / 1e6:,.0f} MB in {temp} and {free / 1e6:,.0f} MB are free; make room, or move TMPDIR"
         )
     _check_device(archive, yaml.safe_load(contents.config) or {})
     return contents
@@ -194,8 +194,8 @@ def _check_device(archive: Path, told: Mapping[str, Any]) -> None:
     beyond = [one for one in told.get("deviceIds") or [0] if one >= here]
     if beyond:
         raise RequestError(
-            f"{archive.name} says deviceType: gpu and needs GPU {beyond[0]}, and there are {here} that we may use on this machine "
-            "(NVIDIA's driver and CUDA_VISIBLE_DEVICES say so); build it with accelerator=cpu, or serve it elsewhere"
+            f"{archive.name} says deviceType: gpu and needs GPU {beyond[0]}, and there are {here} that we may use on this "
+            "machine (NVIDIA's driver and CUDA_VISIBLE_DEVICES say so); build it with accelerator=cpu, or serve it elsewhere"
         )
 
 
@@ -211,6 +211,6 @@ def check_bodies(config: DeployConfig, sizes: Mapping[str, int]) -> None:
     name = max(sizes, key=lambda each: sizes[each], default=None)
     if name is not None and sizes[name] > limit:
         raise RequestError(
-            f"deploy.max_request_mb = {config.max_request_mb} refuses the model's own sample {name}, which has {sizes[name]:,} bytes; "
+            f"deploy.max_request_mb = {config.max_request_mb} refuses the model's own sample {name} of {sizes[name]:,} bytes; "
             f"write deploy.max_request_mb={-(-sizes[name] // 2**20)}"
         )

@@ -46,10 +46,10 @@ def _tokens(told: Mapping[str, str]) -> Iterator[Risk]:
         setting = _shown(told, "disable_token_authorization")
         yield Risk(setting, "whoever reaches a port may ask, register and remove", "set it to false", "no_tokens")
         for name in public:
-            yield Risk(_shown(told, name), "the network reaches it, without a token", "set it to 127.0.0.1", "public_without_tokens")
+            yield Risk(_shown(told, name), "the network reaches it, without a token", "use 127.0.0.1", "public_without_tokens")
         return
     for name in public:
-        yield Risk(_shown(told, name), "the network reaches it, and tokens travel in clear text", "put a proxy with TLS before it")
+        yield Risk(_shown(told, name), "the network reaches it, and tokens travel in clear text", "put TLS before it")
 
 
 def _allowed_urls(told: Mapping[str, str]) -> Iterator[Risk]:

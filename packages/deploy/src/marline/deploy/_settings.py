@@ -43,7 +43,7 @@ class Ports:
 
 
 def free_ports(fixed: Sequence[int] = ()) -> Ports:
-    """The fixed ones first, then ports nobody listens on now; another may take one before Java does, which the start notices."""
+    """The fixed ones, then ports nobody listens on now; another may take one before Java does, which the start notices."""
     with ExitStack() as stack:
         numbers = [*fixed, *_free(stack, 5 - len(fixed))]
     return Ports(*numbers)
