@@ -135,7 +135,7 @@ def _folder(name: str, folder: Path, least_mb: int, remedy: str) -> Finding:
 
 
 def _socket_path(folder: Path) -> Finding:
-    longest = f"{folder}/marline-{os.getuid()}/12345678/temp/.ts.sock.12345"
+    longest = f"{folder}/marline-{os.getuid()}/12345678/temp/.ts.sock.9999"
     length = len(longest.encode())
     remedy = f"a worker's socket may have a path of {LONGEST_SOCKET} bytes, not {length}: set TMPDIR to a shorter one"
     return Finding("socket paths", f"{length} bytes below {folder}", good=length <= LONGEST_SOCKET, remedy=remedy)
@@ -172,10 +172,10 @@ def check_archive(archive: Path, temp: Path) -> Contents:
     """
     told = archive.stat()
     contents = _read(archive, told.st_ino, told.st_size, told.st_mtime_ns)
-    needed, free = sum(contents.sizes.values()) + told.st_size, shutil.disk_usage(temp).free  # unpacked, and a copy in the store
+    needed, free = sum(contents.sizes.values()) + told.st_size, shutil.disk_usage(temp).free  # unpacked, and in the store
     if needed > free:
         raise ServerError(
-            f"{archive.name} needs {needed / 1e6:,.0f} MB in {temp} and {free / 1e6:,.0f} MB are free; make room, or move TMPDIR"
+            f"{archive.name} needs {needed / 1e6:,.0f} MB in {temp} and {free / 1e6:,.0f} MB are free; make room or move TMPDIR"
         )
     _check_device(archive, yaml.safe_load(contents.config) or {})
     return contents
