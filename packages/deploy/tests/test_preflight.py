@@ -145,5 +145,5 @@ def test_a_gpu_that_is_not_here_is_refused(tmp_path: Path) -> None:
 def test_a_limit_below_the_model_s_own_sample_is_refused_with_the_right_one(config: DeployConfig) -> None:
     check_bodies(config, {"small": 10, "just": 16 * 2**20})
 
-    with pytest.raises(RequestError, match=r"= 16 refuses the model's own sample large, .* write deploy.max_request_mb=17"):
+    with pytest.raises(RequestError, match=r"= 16 refuses the model's own sample large of .* write deploy.max_request_mb=17"):
         check_bodies(config, {"small": 10, "large": 16 * 2**20 + 1})
