@@ -28,7 +28,7 @@ STAGES = {
     "wrap": "Stage 2: a self-contained Hugging Face repository whose use can be tracked.",
     "export": "Stage 3: TorchScript, proven equal to the eager model.",
     "archive": "Stage 4: the .mar, with the shared handler inside; of any files: model_name=X model_file=F; inspect=FILE.mar",
-    "deploy": "Stage 5: prove the archive over HTTP on a real TorchServe.",
+    "deploy": "Stage 5: prove the archive over HTTP on a real TorchServe; status=true shows the servers that run.",
     "tune": "Stage 6: find batch size and delay with real load: nox -s tune -- model=digits_cnn tune.slo_ms=50",
     "report": "Stage 7: the capacity report as HTML, Markdown and JSON.",
 }
@@ -82,6 +82,8 @@ def add_stage(name: str, summary: str) -> None:
     def command(session: nox.Session) -> None:
         if name == "archive" and session.posargs and not any(word.startswith("model=") for word in session.posargs):
             run(session, "python", "-m", "marline.archive", *session.posargs)  # no stage of a run: any files, any archive
+        elif name == "deploy" and "status=true" in session.posargs:
+            run(session, "python", "-m", "marline.deploy.status", *session.posargs)
         else:
             run(session, "python", "-m", "pipelines", f"until={name}", *session.posargs)
 
@@ -137,7 +139,7 @@ def new_model(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none", requires=["env"], default=False)
 def doctor(session: nox.Session) -> None:
-    """What this machine has: Java, GPU, ports, disk, versions, unsafe settings."""
+    """What this machine has: Java, GPU, ports, disk, unsafe settings; more with model=NAME, inspect=FILE.mar, config=FILE."""
     run(session, "python", "-m", "marline.deploy.doctor", *session.posargs)
 
 

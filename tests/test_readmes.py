@@ -20,7 +20,7 @@ SNIPPETS = {
     if readme.is_file()
     for number, code in enumerate(re.findall(r"^```python\n(.*?)^```$", readme.read_text(), re.MULTILINE | re.DOTALL))
 }
-OTHER_WORDS = ("name=", "group=", "only=", "port=", "inspect=")  # commands that read no configuration
+OTHER_WORDS = ("name=", "group=", "only=", "port=", "inspect=", "config=", "status=")  # commands that read no configuration
 PLACES = {"model=NAME": "model=digits_cnn"}
 
 

@@ -352,3 +352,22 @@ def test_what_a_handler_from_scratch_cannot_have_is_refused(project: Path, word:
 
     with pytest.raises(RequestError, match=message):
         read_config(["model=handler:no/such.py", word])
+
+
+def test_no_tokens_is_refused_with_its_origin_until_it_is_named(project: Path) -> None:
+    public = ["model=resnet50", "deploy.tokens=false", "deploy.bind=0.0.0.0"]
+
+    assert (
+        "deploy.tokens = false from the command line is unsafe: whoever reaches a port of the server may ask it, and register "
+        "code with it, and deploy.bind = 0.0.0.0 from the command line lets the network ask it; write deploy.tokens=true, or "
+        "deploy.allow_unsafe=[no_tokens,public_without_tokens] if that is meant"
+    ) == refused(*public)
+    assert "lets the network ask it" in refused(*public, "deploy.allow_unsafe=[no_tokens]")
+    assert not read_config([*public, "deploy.allow_unsafe=[no_tokens,public_without_tokens]"]).config.deploy.tokens
+    assert not read_config(["model=resnet50", "deploy.tokens=false", "deploy.allow_unsafe=[no_tokens]"]).config.deploy.tokens
+
+
+def test_a_port_is_fixed_once(project: Path) -> None:
+    assert (8080, 8081) == read_config(["model=resnet50", "deploy.ports=[8080,8081]"]).config.deploy.ports
+    assert "a port is named twice" in refused("model=resnet50", "deploy.ports=[8080,8080]")
+    assert "deploy.ports" in refused("model=resnet50", "deploy.ports=[70000]")

@@ -14,14 +14,13 @@ import httpx2
 import pytest
 
 from marline.archive import version_of
-from marline.core import DeployConfig
+from marline.core import DeployConfig, read_config
 from marline.deploy import Client, Server, Tokens
 
 
 @pytest.fixture
 def config() -> DeployConfig:
-    limits = {"ready_s": 5, "max_request_mb": 16, "token_min": 60, "canary_s": 0, "keep_versions": 0}
-    return DeployConfig.model_validate({"target": "local", "java_home": None, "open_inference": False, **limits})
+    return read_config(["model=digits_cnn", "deploy.ready_s=5"]).config.deploy
 
 
 @dataclass

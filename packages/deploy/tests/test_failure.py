@@ -1,6 +1,7 @@
 from pathlib import Path
 
-from marline.deploy._worker_log import first_failure, newest_failure, said, starts
+from marline.deploy._logs import Mark
+from marline.deploy._worker_log import first_failure, newest_failure, said, seen_to, starts
 
 PREFIX = "W-9000-digits_cnn_1.0-stdout - "
 SIMPLE = [
@@ -32,7 +33,7 @@ def logged(lines: list[str], prefix: str = PREFIX) -> str:
 def test_the_worker_s_own_traceback_is_taken_without_the_log_s_prefix(tmp_path: Path) -> None:
     (tmp_path / "worker.log").write_text(logged(["Listening on port: 9000", *SIMPLE, "Backend worker process died."]))
 
-    assert "\n".join(SIMPLE) == first_failure(said(tmp_path, 0, "digits_cnn", "1.0"))
+    assert "\n".join(SIMPLE) == first_failure(said(tmp_path, Mark(), "digits_cnn", "1.0"))
 
 
 def test_what_another_version_prints_is_not_taken_for_this_one_s(tmp_path: Path) -> None:
@@ -42,22 +43,20 @@ def test_what_another_version_prints_is_not_taken_for_this_one_s(tmp_path: Path)
         + logged(["Listening on port: 9000"])
     )
 
-    assert "Listening on port: 9000\n" == said(tmp_path, 0, "digits_cnn", "1.0")
-
-
-def test_a_log_that_was_begun_anew_is_read_from_its_beginning(tmp_path: Path) -> None:
-    (tmp_path / "worker.log").write_text(logged(SIMPLE))
-
-    assert whole(SIMPLE) == said(tmp_path, 100_000, "digits_cnn", "1.0")
+    assert "Listening on port: 9000\n" == said(tmp_path, Mark(), "digits_cnn", "1.0")
 
 
 def test_starts_are_counted_worker_by_worker(tmp_path: Path) -> None:
     first, second, other = (f"W-{port}-{model}_1.0-stdout - " for port, model in ((9000, "a"), (9001, "a"), (9002, "b")))
     started = ["Torch worker started.", "Python runtime: 3.11.7"]
     (tmp_path / "worker.log").write_text("".join(logged(started, each) for each in (first, second, other, other)))
-    size = (tmp_path / "worker.log").stat().st_size
+    end = seen_to(tmp_path)
 
-    assert [1, 2, 0] == [starts(tmp_path, 0, "a", "1.0"), starts(tmp_path, 0, "b", "1.0"), starts(tmp_path, size, "b", "1.0")]
+    assert [1, 2, 0] == [
+        starts(tmp_path, Mark(), "a", "1.0"),
+        starts(tmp_path, Mark(), "b", "1.0"),
+        starts(tmp_path, end, "b", "1.0"),
+    ]
 
 
 def test_the_newest_traceback_is_the_last_one() -> None:

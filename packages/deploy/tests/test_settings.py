@@ -11,8 +11,10 @@ import yaml
 
 from marline.core import DeployConfig, RequestError
 from marline.deploy._settings import (
+    EVERYWHERE,
     SECRETS,
     Ports,
+    asked_at,
     command,
     default_java_home,
     free_ports,
@@ -72,7 +74,21 @@ def test_no_request_writes_a_line() -> None:
 
     levels = {logger.get("name"): logger.get("level") for logger in logs.iter("Logger")}
     assert {"off"} == {levels[name] for name in ("ACCESS_LOG", "MODEL_METRICS", "TS_METRICS")}
-    assert {"logs/server.log", "logs/worker.log"} == {file.get("fileName") for file in logs.iter("File")}
+    files = {file.get("fileName") for file in logs.iter("RollingFile")}
+    assert {"logs/server.log", "logs/worker.log", "logs/events.log"} == files
+
+
+def test_every_log_is_bounded() -> None:
+    logs = ET.fromstring(log4j(Path("logs")))  # noqa: S314 - written by us
+
+    files = list(logs.iter("RollingFile"))
+    assert 3 == len(files)
+    for file in files:
+        assert ("10 MB", "3") == tuple(
+            file.find(part).get(key)  # type: ignore[union-attr]
+            for part, key in (("SizeBasedTriggeringPolicy", "size"), ("DefaultRolloverStrategy", "max"))
+        )
+        assert str(file.get("filePattern")).replace(".%i", "") == file.get("fileName")
 
 
 def test_the_counters_of_our_handler_are_shown_beside_torchserves_own() -> None:
@@ -115,6 +131,27 @@ def test_pip_is_told_where_to_look_on_a_server_that_installs_and_nowhere_else(co
         {name for name in environment if name.startswith("PIP_")} for environment in told
     ]
     assert "install_py_dep_per_model=true\n" in properties(Path("folder"), PORTS, config, installs=True)
+
+
+def test_predictions_may_be_asked_elsewhere_and_nothing_else(config: DeployConfig) -> None:
+    told = values(config.model_copy(update={"bind": "192.0.2.1"}))
+
+    assert "http://192.0.2.1:1" == told["inference_address"]
+    assert {"http://127.0.0.1:2", "http://127.0.0.1:3", "127.0.0.1"} == {
+        told[key] for key in told if key.endswith("_address") and key != "inference_address"
+    }
+
+
+@pytest.mark.parametrize(("bind", "expected"), [(EVERYWHERE, "127.0.0.1"), ("127.0.0.1", "127.0.0.1"), ("192.0.2.1",) * 2])
+def test_we_ask_where_it_listens(bind: str, expected: str, config: DeployConfig) -> None:
+    assert expected == asked_at(config.model_copy(update={"bind": bind}))
+
+
+def test_fixed_ports_come_first_and_the_others_are_free_ones() -> None:
+    ports = free_ports((8080, 8081))
+
+    assert (8080, 8081) == (ports.inference, ports.management)
+    assert all(number > 1023 for number in (ports.metrics, ports.grpc_inference, ports.grpc_management))
 
 
 def test_ports_are_free_and_different() -> None:

@@ -251,6 +251,27 @@ class DeployConfig(Section):
         ge=0, le=86400, description="seconds a new version answers the samples beside the live one before a swap", examples=[30]
     )
     keep_versions: int = Field(ge=0, le=8, description="earlier versions that stay loaded after a swap", examples=[1])
+    bind: str = Field(
+        pattern=r"^\d{1,3}(\.\d{1,3}){3}$",
+        description="the IPv4 address that predictions are asked at; all else stays on loopback",
+        examples=["0.0.0.0"],  # noqa: S104 - an example of what one may ask for
+    )
+    ports: tuple[Annotated[int, Field(ge=1, le=65535)], ...] = Field(
+        max_length=5,
+        description="fixed ports for inference, management, metrics, gRPC inference, gRPC management; the rest are free ones",
+        examples=["[8080,8081,8082]"],
+    )
+    tokens: bool = Field(description="whether every request needs a token", examples=["true"])
+    allow_unsafe: tuple[Literal["no_tokens", "public_without_tokens"], ...] = Field(
+        description="the unsafe settings that are meant, by name", examples=["[no_tokens]"]
+    )
+
+    @field_validator("ports")
+    @classmethod
+    def _each_port_once(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(value)) < len(value):
+            raise ValueError("a port is named twice")
+        return value
 
 
 class LoadtestConfig(Section):

@@ -61,6 +61,7 @@ def read_config(words: Sequence[str]) -> Loaded:
         raise RequestError("\n".join(_explained(error, merged, origins))) from None
     _known_accelerator(root, config, origins)
     _one_handler(config, origins)
+    _safe(config, origins)
     return Loaded(config, origins)
 
 
@@ -169,6 +170,23 @@ def _one_handler(config: Config, origins: Mapping[str, str]) -> None:
         raise RequestError(
             f"accelerator = {config.accelerator!r} from {origins['accelerator']} cannot be emulated for {source}: the shared "
             "handler sleeps in place of its forward pass, one from scratch would not; write accelerator=cpu or auto"
+        )
+
+
+def _safe(config: Config, origins: Mapping[str, str]) -> None:
+    """Refuse a server without tokens unless it is said, by name, that it is meant; `deploy` looks again before a start."""
+    told = config.deploy
+    if told.tokens:
+        return
+    wanted = {"no_tokens": "whoever reaches a port of the server may ask it, and register code with it"}
+    if not told.bind.startswith("127."):
+        wanted["public_without_tokens"] = f"deploy.bind = {told.bind} from {origins['deploy.bind']} lets the network ask it"
+    missing = [name for name in wanted if name not in told.allow_unsafe]
+    if missing:
+        why = ", and ".join(wanted[name] for name in missing)
+        raise RequestError(
+            f"deploy.tokens = false from {origins['deploy.tokens']} is unsafe: {why}; write deploy.tokens=true, "
+            f"or deploy.allow_unsafe=[{','.join(wanted)}] if that is meant"
         )
 
 

@@ -94,6 +94,18 @@ class Client:
         answer = self._manage("GET", _path(model, "all"), {}, also=404)
         return tuple(map(status_of, answer)) if isinstance(answer, list) else ()
 
+    def served(self) -> list[str]:
+        """The names of all models a server has, whether they are ready or not; the first hundred."""
+        return [str(one["modelName"]) for one in self._manage("GET", "/models", {"limit": 100})["models"]]
+
+    def details(self, model: str) -> list[dict[str, Any]]:
+        """All that the server says of each version of a model, the default one first; empty where there is no such model."""
+        answer = self._manage("GET", _path(model, "all"), {}, also=404)
+        if not isinstance(answer, list) or len(answer) < 2:
+            return answer if isinstance(answer, list) else []
+        default = self._manage("GET", _path(model, None), {})[0]["modelVersion"]
+        return sorted(answer, key=lambda told: told["modelVersion"] != default)
+
     def scale(self, model: str, workers: int, version: str | None = None) -> None:
         """Ask for so many workers; returns before they are there. One that goes fails the batch it has in hand."""
         query = {"min_worker": workers, "max_worker": workers, "synchronous": "false"}

@@ -10,6 +10,7 @@ from marline.archive import requirements_of
 from marline.core import DeployConfig, Manifest, ParityError, StageError, progress, seal, verify, write_json
 from marline.deploy._client import Client, content_type_of
 from marline.deploy._java import java_version
+from marline.deploy._preflight import check_bodies
 from marline.deploy._server import serving
 from marline.deploy._settings import java_home_of
 from marline.handler import Pair, difference, read_golden
@@ -21,6 +22,7 @@ def deploy(model: str, config: DeployConfig, exported: Manifest, archived: Manif
     verify(archived)
     archive, told = archived.path(archived.facts["archive"]), archived.config
     pairs = read_golden(exported.path("golden.json"))
+    check_bodies(config, {pair.name: len(pair.request) for pair in pairs})
     progress(0.1, "starting TorchServe")
     installs = requirements_of(archive) is not None
     with serving(config, out.parent / "logs" / "deploy", installs=installs) as server:

@@ -12,6 +12,8 @@ from marline.archive import extract, read_mar
 from marline.core import Config, Manifest, RequestError, read_manifest, state_file, verify
 from marline.deploy._asking import forget
 from marline.deploy._client import content_type_of
+from marline.deploy._curl import curl_lines
+from marline.deploy._preflight import check_bodies
 from marline.deploy._server import Server
 from marline.deploy._swap import Release, Swapped, swap
 from marline.deploy._tokens import write_private
@@ -40,6 +42,7 @@ class Served:
         archive, chosen = tuned.path(tuned.facts["tuned"]["archive"]), tuned.facts["chosen"]
         exported = read_manifest(tuned.folder.parent / "export")
         samples = _samples(tuned, archive, self.server.folder)
+        check_bodies(self.config.deploy, {sample.name: sample.stat().st_size for sample in samples})
         release = Release(
             archive=archive,
             batch_size=chosen["batch_size"],
@@ -96,11 +99,8 @@ class Served:
     def greeting(self) -> str:
         """What is served and one curl line per input kind; the token is read from a file, not shown."""
         chosen, url = self.tuned.facts["chosen"], f"{self.server.client.inference_url}/predictions/{self.model}"
-        kinds = {content_type_of(sample.name): sample for sample in self.samples}
-        lines = [
-            f"  curl -K {self.curl_file} -H 'Content-Type: {kind}' --data-binary @{sample} {url}"
-            for kind, sample in sorted(kinds.items())
-        ]
+        shared = "request_decoding.py" in read_mar(self.tuned.path(self.tuned.facts["tuned"]["archive"])).sizes
+        lines = [f"  {line}" for line in curl_lines(url, self.curl_file, self.samples, self.server.folder, shared=shared)]
         told = f"batch_size {chosen['batch_size']}, max_batch_delay_ms {chosen['max_batch_delay_ms']}"
         how = f"{told}, {chosen['workers']} worker(s), version {self.version}, on loopback. Ctrl-C stops it."
         return "\n".join([f"serving {self.model} of run {self.tuned.run}, {how}", *lines])

@@ -25,9 +25,11 @@ from marline.core import (
 from marline.deploy._client import Client, Status
 from marline.deploy._folders import new_folder, own, sweep
 from marline.deploy._gpu import gpu_environment
-from marline.deploy._settings import Ports, command, environment, free_ports, java_home_of, log4j, metrics, properties
+from marline.deploy._logs import Mark
+from marline.deploy._preflight import check_archive, preflight
+from marline.deploy._settings import Ports, asked_at, command, environment, free_ports, java_home_of, log4j, metrics, properties
 from marline.deploy._tokens import Tokens, read_tokens, renewing, write_private
-from marline.deploy._worker_log import first_failure, newest_failure, said, size, starts
+from marline.deploy._worker_log import first_failure, newest_failure, said, seen_to, starts
 
 POLL_S = 0.1
 STARTS = 3  # a port may be taken between our look and Java's
@@ -70,10 +72,11 @@ class Server:
         that of another archive, a copy is registered whose version adds eight digits of the sha256. What is there is left.
         Raises WorkerError with the worker's traceback as soon as there is one, NotReady at the deadline; both unregister it.
         """
+        check_archive(archive, self.folder)
         sha256, versions = file_sha256(archive), self.client.versions(model)
         stored = self.folder / "store" / f"{archive.stem}-{sha256[:12]}.mar"  # by its content: names what serves a version
         version = next((one.version for one in versions if one.archive == stored.name), None)
-        seen = size(self.logs)
+        seen = seen_to(self.logs)
         if version is None:
             version = version_of(archive)
             if version in {one.version for one in versions}:
@@ -126,7 +129,7 @@ class Server:
 
     def traceback(self, model: str, version: str) -> str | None:
         """The newest that a worker of a version printed."""
-        return newest_failure(said(self.logs, 0, model, version))
+        return newest_failure(said(self.logs, Mark(), model, version))
 
     def _register(self, stored: Path, model: str, version: str, told: Mapping[str, int], workers: int) -> None:
         """Register; where the server installs, that takes as long as pip does, and what pip could not install is not left."""
@@ -143,7 +146,7 @@ class Server:
         if status is not None and len(status.workers) != workers:  # the archive asks for another number, and comes first
             self.client.scale(model, workers, version)
 
-    def _wait_ready(self, model: str, version: str, workers: int, seen: int) -> Status:
+    def _wait_ready(self, model: str, version: str, workers: int, seen: Mark) -> Status:
         deadline = time.monotonic() + self.ready_s
         while time.monotonic() < deadline:
             status = self.client.describe(model, version)
@@ -193,12 +196,12 @@ def serving(
     GPUs of this machine, NVML where nothing is said; the server gets those that CUDA_VISIBLE_DEVICES names.
     Raises ServerError or NotReady where it does not come up.
     """
-    java_home_of(config)  # refused before anything is there to tidy up
+    preflight(config, logs)  # refused before anything is there to tidy up
     sweep()
     logs.mkdir(parents=True, exist_ok=True)
     seen = seen_gpus(gpus)
     for attempt in range(1, STARTS + 1):
-        folder, ports = new_folder(), free_ports()
+        folder, ports = new_folder(), free_ports(config.ports)
         more = {**_told_workers(folder, accelerator, threads), **gpu_environment(seen)}
         guard = _start(folder, ports, config, logs, more, installs=installs, gpus=len(seen))
         try:
@@ -266,11 +269,10 @@ def _connect(guard: subprocess.Popen[bytes], folder: Path, ports: Ports, config:
         if guard.poll() is not None:
             told = _read(logs / "console.log").strip()[-1000:]
             raise ServerError(f"TorchServe did not start; read {logs}/server.log and console.log\n{told}".rstrip())
-        tokens = _tokens(keys)
+        tokens = _tokens(keys) if config.tokens else Tokens("none", "none")  # then there is no such file
         if tokens is not None:
-            management, inference, metrics = (
-                f"http://127.0.0.1:{port}" for port in (ports.management, ports.inference, ports.metrics)
-            )
+            management, metrics = (f"http://127.0.0.1:{port}" for port in (ports.management, ports.metrics))
+            inference = f"http://{asked_at(config)}:{ports.inference}"
             grpc = (f"127.0.0.1:{port}" for port in (ports.grpc_inference, ports.grpc_management))
             client = Client(management, inference, tokens, None, metrics, *grpc)
             if tokens.expires_s <= time.time():  # short ones may be over before TorchServe listens

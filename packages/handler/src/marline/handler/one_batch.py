@@ -57,7 +57,8 @@ class Batch:
         except PredictionException as error:  # TorchServe's way to a code of one's own
             self._refuse(index, error, int(error.error_code), "Prediction Error", "PredictionException", str(error.message))
         except Exception as error:  # whatever a model's own function raises is this sample's failure, not the batch's
-            logger.exception("sample %d of a batch failed", index)
+            # the client has the id in the answer's header x-request-id
+            logger.exception("request %s failed: %s", self.context.get_request_id(index), type(error).__name__)
             text = f"{type(error).__name__} in the handler"
             self._refuse(index, error, 500, "Internal Server Error", "HandlerError", text)
 
