@@ -4,30 +4,31 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import psutil
+import pytest
 
-NEW_FOLDER = "from marline.deploy._folders import new_folder; print(new_folder())"
-SWEEP = "from marline.deploy._folders import servers, sweep; print(servers()); sweep(); print(servers())"
+from marline.deploy._folders import new_folder, servers, sweep
+from marline.deploy._guard import guard_command
+
 DEADLINE_S = 15.0
 
 
-def run(code: str, temp: Path) -> str:
-    command = [sys.executable, "-c", code]
-    env = {**os.environ, "TMPDIR": str(temp)}
-    return subprocess.run(command, env=env, capture_output=True, text=True, check=True, timeout=60).stdout
+@pytest.fixture(autouse=True)
+def _own_temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
 
 def guard(folder: Path, temp: Path) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-c", "import time; time.sleep(600)", str(folder)]
     told = {"command": command, "env": {}, "logs": str(temp)}
     (folder / "guard.json").write_text(json.dumps(told))
-    words = [sys.executable, "-m", "marline.deploy._guard", str(folder)]
-    return subprocess.Popen(words, stdin=subprocess.PIPE)
+    return subprocess.Popen(guard_command(folder), stdin=subprocess.PIPE)
 
 
 def until(true: Callable[[], bool]) -> None:
@@ -47,7 +48,7 @@ def gone(pid: int) -> bool:
 
 
 def test_a_folder_is_its_owner_s_alone(tmp_path: Path) -> None:
-    folder = Path(run(NEW_FOLDER, tmp_path).strip())
+    folder = new_folder()
 
     assert tmp_path / f"marline-{os.getuid()}" == folder.parent
     assert (0o700, 0o700) == (folder.stat().st_mode & 0o777, folder.parent.stat().st_mode & 0o777)
@@ -55,7 +56,7 @@ def test_a_folder_is_its_owner_s_alone(tmp_path: Path) -> None:
 
 
 def test_when_our_end_of_its_stdin_closes_the_process_and_the_folder_go(tmp_path: Path) -> None:
-    folder = Path(run(NEW_FOLDER, tmp_path).strip())
+    folder = new_folder()
     with guard(folder, tmp_path) as process:
         java = java_of(folder)
         assert process.stdin is not None
@@ -67,7 +68,7 @@ def test_when_our_end_of_its_stdin_closes_the_process_and_the_folder_go(tmp_path
 
 
 def test_when_the_guard_is_killed_the_kernel_kills_its_process(tmp_path: Path) -> None:
-    folder = Path(run(NEW_FOLDER, tmp_path).strip())
+    folder = new_folder()
     with guard(folder, tmp_path) as process:
         java = java_of(folder)
         process.kill()
@@ -78,7 +79,7 @@ def test_when_the_guard_is_killed_the_kernel_kills_its_process(tmp_path: Path) -
 
 
 def test_the_guard_ends_with_its_process_and_its_code(tmp_path: Path) -> None:
-    folder = Path(run(NEW_FOLDER, tmp_path).strip())
+    folder = new_folder()
     with guard(folder, tmp_path) as process:
         psutil.Process(java_of(folder)).kill()
 
@@ -86,22 +87,23 @@ def test_the_guard_ends_with_its_process_and_its_code(tmp_path: Path) -> None:
     assert not folder.exists()
 
 
-def test_a_sweep_removes_what_a_killed_guard_left_and_spares_what_lives(tmp_path: Path) -> None:
-    left, live = (Path(run(NEW_FOLDER, tmp_path).strip()) for _ in range(2))
+def test_a_sweep_removes_what_a_killed_guard_left_and_spares_what_lives() -> None:
+    left, live = (new_folder() for _ in range(2))
     (left / "owner.json").write_text(json.dumps({"pid": os.getpid(), "created": 0.0}))  # its number went to somebody else
     (live / "owner.json").write_text(json.dumps({"pid": os.getpid(), "created": psutil.Process().create_time()}))
     stray = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)", f"{left}/.ts.sock.9000"])
     threading.Thread(target=stray.wait).start()  # as init does with an orphan
 
-    told = run(SWEEP, tmp_path).splitlines()
+    before = servers()
+    sweep()
 
-    assert ["(1, 1)", "(1, 0)"] == told
+    assert ((1, 1), (1, 0)) == (before, servers())
     assert 0 != stray.wait(DEADLINE_S)
     assert [live] == list(live.parent.iterdir())
 
 
 def test_a_killed_guard_guards_nothing_though_its_holder_has_not_looked(tmp_path: Path) -> None:
-    folder = Path(run(NEW_FOLDER, tmp_path).strip())
+    folder = new_folder()
     with guard(folder, tmp_path) as process:
         java_of(folder)
         created = psutil.Process(process.pid).create_time()
@@ -109,6 +111,7 @@ def test_a_killed_guard_guards_nothing_though_its_holder_has_not_looked(tmp_path
         process.kill()
         until(lambda: psutil.Process(process.pid).status() == psutil.STATUS_ZOMBIE)
 
-        told = run(SWEEP, tmp_path).splitlines()
+        before = servers()
+        sweep()
 
-    assert ["(0, 1)", "(0, 0)"] == told
+    assert ((0, 1), (0, 0)) == (before, servers())

@@ -16,6 +16,7 @@ from typing import Any
 from marline.archive import extract, read_mar
 from marline.core import MarlineError, NotReady, project_root, write_json
 from marline.deploy import Client, prove
+from marline.deploy._guard import guard_command
 from marline.deploy._settings import Ports, default_java_home, free_ports
 from marline.deploy._tokens import read_tokens
 from marline.handler import read_golden
@@ -72,7 +73,7 @@ def plain_torchserve(python: Path, made: Life) -> Iterator[Client]:
         told = {"command": _command(python, folder, made), "env": _environment(python, folder), "logs": str(logs)}
         write_json(folder / "guard.json", told)
         guard = subprocess.Popen(
-            [sys.executable, "-m", "marline.deploy._guard", str(folder)],
+            guard_command(folder),
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

@@ -1,4 +1,6 @@
-"""Owns one Java process: `python -m marline.deploy._guard FOLDER`. Whoever started us holds the other end of our stdin.
+"""Owns one Java process: `python -I _guard.py FOLDER`. Whoever started us holds the other end of our stdin.
+
+It is run as a file, as the package around it imports torch: seconds, and half a gigabyte for as long as a server runs.
 
 When that end closes, because its holder is done, was interrupted or was killed with SIGKILL, Java and its workers are ended
 and the server's folder is removed. When we are killed ourselves, the kernel kills Java, its workers see their sockets close,
@@ -22,6 +24,11 @@ import psutil
 
 PR_SET_PDEATHSIG = 1  # from linux/prctl.h
 GRACE_S = 5.0  # the tracker gives its last reports 1.9 s
+
+
+def guard_command(folder: Path) -> list[str]:
+    """What starts the guard of a server's folder."""
+    return [sys.executable, "-I", __file__, str(folder)]
 
 
 def main(folder: Path) -> int:
@@ -82,7 +89,7 @@ def end_strays(folder: Path) -> None:
     for process in psutil.process_iter(["cmdline", "uids"]):
         words, uids = process.info["cmdline"] or [], process.info["uids"]
         ours = uids is not None and uids.real == os.getuid() and process.pid not in {os.getpid(), os.getppid()}
-        if ours and "marline.deploy._guard" not in words and any(str(folder) in word for word in words):
+        if ours and __file__ not in words and any(str(folder) in word for word in words):
             end_tree(process.pid)
 
 

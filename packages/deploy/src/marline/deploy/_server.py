@@ -25,6 +25,7 @@ from marline.core import (
 from marline.deploy._client import Client, Status
 from marline.deploy._folders import new_folder, own, sweep
 from marline.deploy._gpu import gpu_environment
+from marline.deploy._guard import guard_command
 from marline.deploy._logs import Mark
 from marline.deploy._preflight import check_archive, preflight
 from marline.deploy._settings import Ports, asked_at, command, environment, free_ports, java_home_of, log4j, metrics, properties
@@ -252,7 +253,7 @@ def _start(
     }
     write_json(folder / "guard.json", told)
     guard = subprocess.Popen(
-        [sys.executable, "-m", "marline.deploy._guard", str(folder)],
+        guard_command(folder),
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
