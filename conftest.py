@@ -12,7 +12,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 ALONE = tuple(  # start servers, but need no run of the others
-    f"tests/e2e/test_{name}.py" for name in ("custom_service", "models", "new_model")
+    f"tests/e2e/test_{name}.py" for name in ("custom_service", "models", "new_model", "torchserve_contract")
 )
 
 

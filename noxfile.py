@@ -150,13 +150,20 @@ def bench(session: nox.Session) -> None:
 @nox.session(venv_backend="none", requires=["env"], default=False)
 def unit(session: nox.Session) -> None:
     """The fast tests only: nox -s unit -- -k manifest"""
-    run(session, "python", "-m", "pytest", "-m", "not e2e and not browser and not slow", *session.posargs)
+    run(session, "python", "-m", "pytest", "-m", "not e2e and not browser and not slow and not faults", *session.posargs)
 
 
 @nox.session(venv_backend="none", requires=["env"])
 def tests(session: nox.Session) -> None:
     """Every test, end to end on real TorchServe included: nox -s tests -- -k manifest"""
-    run(session, "python", "-m", "pytest", "-n", "logical", "--no-loadscope-reorder", "-m", "not slow", *session.posargs)
+    words = ["-n", "logical", "--no-loadscope-reorder", "-m", "not slow and not faults"]
+    run(session, "python", "-m", "pytest", *words, *session.posargs)
+
+
+@nox.session(venv_backend="none", requires=["env"], default=False)
+def faults(session: nox.Session) -> None:
+    """Faults injected into the real thing, each with what must follow and by when: nox -s faults -- group=deploy times=3"""
+    run(session, "python", "-m", "pipelines.faults", *session.posargs)
 
 
 @nox.session(venv_backend="none", requires=["env"])

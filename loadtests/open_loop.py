@@ -30,6 +30,10 @@ from locust import User, task
 OPENED = 32  # connections made before the first request; more are opened when so many are in use
 SAMPLE_S = 0.05
 SLICE_NS = 100_000  # the shortest that the kernel grants
+MEANINGS = {  # TorchServe's answers that say more of the load than of the model, by their status and a word of theirs
+    (503, "has no worker to serve"): "overload",  # the queue is full
+    (507, "Out of resources"): "oom",  # memory ended, the machine's or the GPU's: smaller batches may be served
+}
 RENEWAL_S = 1.0  # in which the file must have the token that made ours a wrong one
 SCHED_SETATTR = {"x86_64": 314, "aarch64": 274}  # the number of the system call
 COLUMNS = ("payload", "scheduled_s", "sent_s", "finished_s", "status", "error", "bytes", "answer", "samples")
@@ -270,8 +274,11 @@ def _sample(rows: Rows, start: float) -> None:
 
 
 def _error_class(status: int, body: bytes) -> str:
-    """`HTTP 503 ServiceUnavailableException`: the status and, where the body is TorchServe's, the type it names."""
+    """`HTTP 503 overload`: the status, and what TorchServe's body means by it or else the type it names."""
     try:
-        return f"HTTP {status} {json.loads(body)['type']}"
-    except (ValueError, KeyError, TypeError):
+        told = json.loads(body)
+        message, named = told.get("message", ""), told["type"]
+        means = [means for (number, words), means in MEANINGS.items() if number == status and words in message]
+    except (ValueError, KeyError, TypeError, AttributeError):
         return f"HTTP {status}"
+    return f"HTTP {status} {means[0] if means else named}"

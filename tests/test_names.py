@@ -30,6 +30,7 @@ COMMANDS = {
         "bench",
         "unit",
         "tests",
+        "faults",
         "lint",
     ),
 }

@@ -204,20 +204,6 @@ def stage(smoke: Ran) -> Callable[[str], Manifest]:
     return lambda name: read_manifest(smoke.run / name)
 
 
-@pytest.fixture(scope="session")
-def until() -> Callable[..., float]:
-    """Wait until something is so; returns how long it took, and fails at the deadline."""
-
-    def wait(true: Callable[[], object], deadline_s: float, what: str) -> float:
-        began = time.monotonic()
-        while not true():
-            assert time.monotonic() - began < deadline_s, f"not within {deadline_s:g} s: {what}"
-            time.sleep(0.1)
-        return time.monotonic() - began
-
-    return wait
-
-
 @pytest.fixture
 def program(place: Place) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     """Start `python -m module words`; it is ended with the test."""

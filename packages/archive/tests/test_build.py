@@ -270,6 +270,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a name with spaces": ({"model_name": "two words", "handler": "handler.py"}, "model_name=two words"),
     "a name that leaves": ({"model_name": "../evil", "handler": "handler.py"}, "model_name=../evil"),
+    "a name of TorchServe's own": ({"model_name": "tokenizer", "handler": "handler.py"}, "tokenizer cannot be managed"),
     "a version that leaves": ({"version": "1/2", "handler": "handler.py"}, "version=1/2"),
     "another runtime": ({"runtime": "python2", "handler": "handler.py"}, "runtime=python2 is not known"),
     "another mode": ({"requirements": "on", "handler": "handler.py"}, "write off or install"),

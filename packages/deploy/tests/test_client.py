@@ -130,6 +130,11 @@ def test_a_server_is_alive_when_it_takes_our_token(status: int, *, alive: bool) 
     assert alive == client_of(lambda _: httpx2.Response(status, json={})).alive()
 
 
+@pytest.mark.parametrize(("status", "gave_up"), [(200, False), (500, True), (400, False)])
+def test_torchserve_has_given_up_when_it_says_so(status: int, *, gave_up: bool) -> None:
+    assert gave_up == client_of(lambda request: httpx2.Response(status if request.url.path == "/ping" else 404)).gave_up()
+
+
 def test_tokens_are_read_from_the_file_torchserve_writes(tmp_path: Path) -> None:
     file = tmp_path / "key_file.json"
     key = {"expiration time": "2026-01-01T00:00:00Z"}

@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from marline.deploy._worker_log import first_failure, newest_failure, said
+from marline.deploy._worker_log import first_failure, newest_failure, said, starts
 
 PREFIX = "W-9000-digits_cnn_1.0-stdout - "
 SIMPLE = [
@@ -49,6 +49,15 @@ def test_a_log_that_was_begun_anew_is_read_from_its_beginning(tmp_path: Path) ->
     (tmp_path / "worker.log").write_text(logged(SIMPLE))
 
     assert whole(SIMPLE) == said(tmp_path, 100_000, "digits_cnn", "1.0")
+
+
+def test_starts_are_counted_worker_by_worker(tmp_path: Path) -> None:
+    first, second, other = (f"W-{port}-{model}_1.0-stdout - " for port, model in ((9000, "a"), (9001, "a"), (9002, "b")))
+    started = ["Torch worker started.", "Python runtime: 3.11.7"]
+    (tmp_path / "worker.log").write_text("".join(logged(started, each) for each in (first, second, other, other)))
+    size = (tmp_path / "worker.log").stat().st_size
+
+    assert [1, 2, 0] == [starts(tmp_path, 0, "a", "1.0"), starts(tmp_path, 0, "b", "1.0"), starts(tmp_path, size, "b", "1.0")]
 
 
 def test_the_newest_traceback_is_the_last_one() -> None:

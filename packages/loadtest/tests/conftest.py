@@ -18,8 +18,10 @@ def serve() -> Iterator[Serve]:
     """Start the test server; it is ended with the test."""
     with ExitStack() as stack:
 
-        def start(*, delay_s: float = 0.0, status: int = 200, pause_at: int = -1, pause_s: float = 0.0) -> Target:
-            words = [str(word) for word in (delay_s, status, pause_at, pause_s)]
+        def start(
+            *, delay_s: float = 0.0, status: int = 200, pause_at: int = -1, pause_s: float = 0.0, message: str = ""
+        ) -> Target:
+            words = [str(word) for word in (delay_s, status, pause_at, pause_s, message)]
             command = [sys.executable, str(Path(__file__).with_name("server.py")), *words]
             server = stack.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
             stack.callback(server.kill)

@@ -1,8 +1,9 @@
-"""A small HTTP server for the tests: `server.py DELAY_S STATUS PAUSE_AT PAUSE_S`; prints its port.
+"""A small HTTP server for the tests: `server.py DELAY_S STATUS PAUSE_AT PAUSE_S MESSAGE`; prints its port.
 
 Answers every POST after the delay with that status. At request number PAUSE_AT it stops answering anyone for PAUSE_S.
 """
 
+import json
 import sys
 import threading
 import time
@@ -29,7 +30,8 @@ class Handler(BaseHTTPRequestHandler):
         going.wait()
         time.sleep(delay_s)
         told = f"{self.headers['Authorization']} {self.headers['Content-Type']} {len(asked)}"
-        body = b'{"code": %d, "type": "TestException"}' % status if status != 200 else told.encode()
+        error = json.dumps({"code": status, "type": "TestException", "message": sys.argv[5]})
+        body = (told if status == 200 else error).encode()
         self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()

@@ -57,12 +57,23 @@ def test_a_request_that_is_not_answered_in_time_is_infinitely_late(serve: Serve,
     assert np.isinf(percentile(measurement.latencies_ms, 99))
 
 
-def test_error_answers_are_lost_requests_of_their_class(serve: Serve, payload: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("status", "message", "named"),
+    [
+        (503, "Prediction failed", "TestException"),
+        (503, 'Model "tiny" has no worker to serve inference request.', "overload"),
+        (507, "Out of resources", "oom"),
+        (507, "Worker died.", "TestException"),
+    ],
+)
+def test_error_answers_are_lost_requests_of_their_class(
+    status: int, message: str, named: str, serve: Serve, payload: Path, tmp_path: Path
+) -> None:
     load = Load(rps=50, seconds=0.5, warmup_s=0, arrivals="constant", seed=0, timeout_s=1)
 
-    measurement = measure(serve(status=503), [payload], load, tmp_path / "out")
+    measurement = measure(serve(status=status, message=message), [payload], load, tmp_path / "out")
 
-    assert {"HTTP 503 TestException": 25} == measurement.errors
+    assert {f"HTTP {status} {named}": 25} == measurement.errors
     assert np.all(np.isinf(measurement.latencies_ms))
 
 

@@ -156,6 +156,15 @@ def test_both_pages_show_invalid_trials_with_their_reason(make: Make) -> None:
     assert "invalid trial" in (folder / "throughput_latency.svg").read_text()
 
 
+def test_both_pages_say_what_came_in_place_of_answers_and_what_was_computed_for_nobody(make: Make) -> None:
+    trials = [{**trial, "error_classes": {"HTTP 507 oom": 3, "Timeout": 2}, "wasted": 2} for trial in tune_trials(make)]
+
+    folder = make("lossy", trials=trials)
+
+    for page in PAGES:
+        assert "3 × HTTP 507 oom; 2 × Timeout; 2 computed for nobody" in (folder / page).read_text()
+
+
 def test_both_pages_hold_the_values_to_use_and_what_was_not_tested(make: Make) -> None:
     folder = make()
 

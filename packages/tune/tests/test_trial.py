@@ -8,7 +8,7 @@ import numpy as np
 from marline.deploy import Status
 from marline.tune import Trial
 from marline.tune._batches import Batch
-from marline.tune._trial import _server_reason
+from marline.tune._trial import _server_reason, _wasted
 
 CONTRACT = {
     *("batch_size", "max_batch_delay_ms", "workers", "rps", "p50_ms", "p95_ms", "p99_ms", "samples", "slo_met"),
@@ -48,3 +48,10 @@ def test_batches_must_add_up_to_the_answers_where_they_are_reported() -> None:
     assert "the worker logged 0 requests" in str(_server_reason(STATUS, STATUS, measured, []))
     replaced = replace(STATUS, workers=((12, "READY"),))
     assert "a worker was replaced during the trial" == _server_reason(STATUS, replaced, measured, None)
+
+
+def test_what_was_computed_for_nobody_is_counted() -> None:
+    measured: Any = SimpleNamespace(status=np.array([200, 200, 0, 503]), total=5)  # one more was for the warm-up
+
+    assert 0 == _wasted(measured, [Batch(1.0, 3, 1.0, 1.0, 1.0)])
+    assert 1 == _wasted(measured, [Batch(1.0, 3, 1.0, 1.0, 1.0), Batch(2.0, 1, 1.0, 1.0, 1.0)])

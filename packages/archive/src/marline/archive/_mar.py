@@ -18,7 +18,7 @@ from model_archiver.model_archiver_error import ModelArchiverError
 from model_archiver.model_packaging_utils import ModelExportUtils
 
 from marline.archive._entries import TOTAL_BYTES, Gate
-from marline.core import ArchiveError
+from marline.core import ArchiveError, RequestError
 
 MANIFEST = "MAR-INF/MANIFEST.json"
 CONFIG = "model-config.yaml"
@@ -43,6 +43,8 @@ def write_mar(
 
     `architecture` and `requirements` are names inside: torch-model-archiver's model file, and what TorchServe is to install.
     """
+    if model.startswith("token"):
+        raise RequestError(f"{model} cannot be managed: TorchServe takes /models/token... for its address of keys; rename it")
     told = ModelArchiverConfig(
         model_name=model,
         handler=handler,

@@ -159,6 +159,13 @@ class Client:
         except httpx2.HTTPError:
             return False
 
+    def gave_up(self) -> bool:
+        """Whether TorchServe no longer tries to start the workers of some model: only then its /ping is not well."""
+        try:
+            return self._send("inference", "GET", f"{self.inference_url}/ping", 2.0).status_code == 500
+        except httpx2.HTTPError:
+            return False
+
     def renew(self) -> None:
         """Have TorchServe make new tokens, and use them; ServerError where it does not. Needs the key file and the API key."""
         tokens = self.tokens

@@ -27,7 +27,7 @@ from marline.deploy._folders import new_folder, own, sweep
 from marline.deploy._gpu import gpu_environment
 from marline.deploy._settings import Ports, command, environment, free_ports, java_home_of, log4j, metrics, properties
 from marline.deploy._tokens import Tokens, read_tokens, renewing, write_private
-from marline.deploy._worker_log import first_failure, newest_failure, said, size
+from marline.deploy._worker_log import first_failure, newest_failure, said, size, starts
 
 POLL_S = 0.1
 STARTS = 3  # a port may be taken between our look and Java's
@@ -155,6 +155,12 @@ class Server:
             if failure is not None:
                 self.unload(model, version)
                 raise WorkerError(f"the worker cannot load {model} (all it said is in {self.logs}/worker.log):\n\n{failure}")
+            if starts(self.logs, seen, model, version) > 1:  # without a word: TorchServe would go on like this
+                self.unload(model, version)
+                raise NotReady(
+                    f"a worker of {model} was ended before it was ready: it takes longer to load than the archive's "
+                    f"startupTimeout, or was killed; raise archive.startup_timeout_s or read {self.logs}/worker.log"
+                )
             time.sleep(POLL_S)
         self.unload(model, version)
         raise NotReady(

@@ -1,9 +1,11 @@
 """What workers print, which TorchServe keeps in one file for all of them, each line behind the name of its worker."""
 
 import re
+from collections import Counter
 from pathlib import Path
 
 FILE = "worker.log"
+STARTED = "Torch worker started"
 TRACEBACK = "Traceback (most recent call last):"
 
 
@@ -15,14 +17,23 @@ def size(logs: Path) -> int:
 
 def said(logs: Path, seen: int, model: str, version: str) -> str:
     """What the workers of one version of a model printed since the log had `seen` bytes, as they printed it."""
+    return "".join(f"{line}\n" for _, line in _lines(logs, seen, model, version))
+
+
+def starts(logs: Path, seen: int, model: str, version: str) -> int:
+    """The most often that any one worker of a version was started since then."""
+    return max(Counter(worker for worker, line in _lines(logs, seen, model, version) if STARTED in line).values(), default=0)
+
+
+def _lines(logs: Path, seen: int, model: str, version: str) -> list[tuple[str, str]]:
+    """(worker, what it printed), line by line."""
     file = logs / FILE
     if not file.exists():
-        return ""
+        return []
     with file.open("rb") as stream:
         stream.seek(seen if seen <= file.stat().st_size else 0)  # a log that was begun anew is read whole
         text = stream.read().decode(errors="replace")
-    own = rf"^W-\d+-{re.escape(f'{model}_{version}')}-std(?:out|err) - (.*)$"
-    return "".join(f"{line}\n" for line in re.findall(own, text, re.MULTILINE))
+    return re.findall(rf"^W-(\d+)-{re.escape(f'{model}_{version}')}-std(?:out|err) - (.*)$", text, re.MULTILINE)
 
 
 def first_failure(log: str) -> str | None:

@@ -117,18 +117,28 @@ def _look_after(server: Server, models: Sequence[Served]) -> None:
 
 
 def _judge(restarts: Restarts, models: Sequence[Served]) -> None:
-    """Call a model DOWN while its workers die again and again, whatever TorchServe says; others are served all the same."""
+    """Call a model DOWN while its workers die again and again, or stay dead; others are served all the same."""
     for one in models:
-        looping = restarts.looping(one.model, one.server.client.versions(one.model), time.monotonic())
-        if one.down != (one.version in looping):
+        why = _why_down(restarts, one)
+        if one.down != (why is not None):
             one.down = not one.down
             one.note()
             if one.down:
                 said = one.server.traceback(one.model, one.version) or "it printed no traceback"
-                why = f"a worker of version {one.version} was started anew 3 times within 60 s (all: {one.server.logs})"
-                print(f"serve: {one.model} is DOWN: {why}\n\n{said}\n", file=sys.stderr, flush=True)
+                print(f"serve: {one.model} is DOWN: {why} (all: {one.server.logs})\n\n{said}\n", file=sys.stderr, flush=True)
             else:
                 print(f"serve: {one.model} is UP again", flush=True)
+
+
+def _why_down(restarts: Restarts, one: Served) -> str | None:
+    """What is wrong with the workers of the live version; None where nothing is, or TorchServe is about to start one anew."""
+    versions = one.server.client.versions(one.model)
+    if one.version in restarts.looping(one.model, versions, time.monotonic()):
+        return f"a worker of version {one.version} was started anew 3 times within 60 s"
+    ready = any(status.ready for status in versions if status.version == one.version)
+    if not ready and one.server.client.gave_up():
+        return f"no worker of version {one.version} is ready, and TorchServe does not start them any more"
+    return None
 
 
 def _begin_swap(models: Sequence[Served], swapping: threading.Event) -> None:

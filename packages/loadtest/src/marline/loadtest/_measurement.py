@@ -24,7 +24,7 @@ class Measurement:
     sent_s: Floats  # NaN: never sent
     finished_s: Floats  # NaN: never over; for a lost request when it was given up
     status: NDArray[np.int16]  # 0: no answer
-    error: NDArray[np.str_]  # "" or a class such as "Timeout" or "HTTP 503 ServiceUnavailableException"
+    error: NDArray[np.str_]  # "" or a class such as "Timeout" or "HTTP 503 overload"
     payload: NDArray[np.int32]
     size_bytes: NDArray[np.int64]
     in_flight: Floats  # [samples, 2]: instant, requests in flight then

@@ -141,7 +141,10 @@ def _parameters(count: int | None) -> str:
 def _trial(place: int, trial: dict[str, Any], chosen: dict[str, Any]) -> Row:
     keys = ("batch_size", "max_batch_delay_ms", "workers")
     ours = all(trial[key] == chosen[key] for key in keys)
-    remark = f"INVALID: {trial['invalid_reason']}" if not trial["valid"] else "confirms" * (trial["purpose"] == "confirm")
+    said = [f"INVALID: {trial['invalid_reason']}" if not trial["valid"] else "confirms" * (trial["purpose"] == "confirm")]
+    said += [f"{count} × {what}" for what, count in trial.get("error_classes", {}).items()]
+    wasted = trial.get("wasted")
+    said += [f"{wasted} computed for nobody"] if wasted else []
     cells = (
         str(place),
         str(trial["batch_size"]),
@@ -152,7 +155,7 @@ def _trial(place: int, trial: dict[str, Any], chosen: dict[str, Any]) -> Row:
         *(milliseconds(trial[f"{name}_ms"], trial["samples"]) for name in ("p50", "p95", "p99")),
         number(trial["errors"]),
         _met(trial["slo_met"]) if trial["valid"] else "–",
-        remark,
+        "; ".join(filter(None, said)),
     )
     return Row(cells, "invalid" if not trial["valid"] else "chosen" * ours)
 

@@ -1,8 +1,8 @@
 """One trial: a serving configuration under one open-loop load, with everything needed to believe it."""
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,8 @@ class Trial:
     service_p99_ms: float
     lag_p99_ms: float
     samples_file: str
+    error_classes: Mapping[str, int] = field(default_factory=dict)  # how many requests had no 200, by what came in its place
+    wasted: int | None = None  # computed for nobody: their clients had given up; None where the handler does not say
 
     def within(self, slo_ms: float) -> bool:
         """Whether this trial speaks for its rate: valid, and what was seen is within the objective."""
@@ -70,6 +72,8 @@ class Trial:
             "invalid_reason": self.invalid_reason,
             "seconds": round(self.seconds, 2),
             "errors": self.errors,
+            "error_classes": dict(self.error_classes),
+            "wasted": self.wasted,
             "mean_batch": round(self.mean_batch, 2) if self.mean_batch is not None else None,
             "offered_rps": round(self.offered_rps, 2),
             "purpose": self.purpose,
@@ -152,7 +156,15 @@ def _trial(
         service_p99_ms=percentile(measured.service_ms, 99),
         lag_p99_ms=percentile(measured.lag_ms, 99),
         samples_file=str(file.relative_to(bench.out)),
+        error_classes=measured.errors,
+        wasted=_wasted(measured, batches) if bench.reported else None,
     )
+
+
+def _wasted(measured: Measurement, batches: Sequence[Batch]) -> int:
+    """Requests that were computed and answered nobody, at least: those of the warm-up are all taken to be answered."""
+    answered = measured.total - int(np.sum(measured.status != 200))
+    return max(0, sum(batch.size for batch in batches) - answered)
 
 
 def _server_reason(before: Any, after: Any, measured: Measurement, batches: Sequence[Batch] | None) -> str | None:

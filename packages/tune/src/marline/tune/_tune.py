@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from marline.archive import from_yaml, read_mar, requirements_of, tuned
-from marline.core import Accelerator, Config, Manifest, StageError, machine, seal, verify, write_json
+from marline.core import Accelerator, Config, Manifest, StageError, TuneConfig, machine, seal, verify, write_json
 from marline.deploy import Server, prove, serving
 from marline.handler import read_golden
 from marline.loadtest import measuring
-from marline.tune._curve import Point, is_reported, service_curve
+from marline.tune._curve import Point, fitting_curve, is_reported
 from marline.tune._runner import DEFAULT_SHARE, Runner, serve
 from marline.tune._search import FIRST, calibration, capacity_rps, climb, default_of, grid, search
 from marline.tune._trial import Bench, Setting, Trial
@@ -38,10 +38,10 @@ def tune(config: Config, accelerator: Accelerator, inputs: Sequence[Manifest], o
     archive, payloads = archived.path(archived.facts["archive"]), sorted(loaded.path("sample").iterdir())
     logs = out.parent / "logs" / "tune"
     with measuring(f"{config.model}, run {out.parent.name}"), _server(config, accelerator, archive, logs) as server:
-        curve = service_curve(server, archive, config.model, payloads, max(config.tune.batch_sizes), config.tune.curve_repeats)
-        slo = slo_of(config, curve)
-        bench = Bench(server, config.model, payloads, config.tune, config.loadtest, slo["ms"], out, logs, is_reported(curve))
-        runner = Runner(bench, expected=2 * config.tune.steps + len(grid(config.tune)) + 4)
+        curve = fitting_curve(server, archive, config.model, payloads, config.tune.batch_sizes, config.tune.curve_repeats)
+        slo, told = slo_of(config, curve), within_memory(config.tune, curve)
+        bench = Bench(server, config.model, payloads, told, config.loadtest, slo["ms"], out, logs, is_reported(curve))
+        runner = Runner(bench, expected=2 * told.steps + len(grid(told)) + 4)
         default, chosen, warnings = _choose(runner, archive, curve, out)
         file, sha256 = _tuned_archive(archive, chosen[0], out)
         if accelerator.kind != "emulated":
@@ -59,7 +59,7 @@ def tune(config: Config, accelerator: Accelerator, inputs: Sequence[Manifest], o
         "chosen": chosen[1],
         "gain": round(chosen[1]["rps"] / default[1]["rps"], 3) if default[1]["rps"] and chosen[1]["rps"] else None,
         "trials": [trial.as_json() for trial in runner.trials],
-        "warnings": [*warnings, *([] if is_reported(curve) else [NOT_REPORTED])],
+        "warnings": [*_left_out(config.tune, told), *warnings, *([] if is_reported(curve) else [NOT_REPORTED])],
         "machine": machine(),
         "tuned": {"archive": str(file.relative_to(out)), "sha256": sha256},
         "arrivals": config.loadtest.arrivals,
@@ -81,6 +81,16 @@ def slo_of(config: Config, curve: Sequence[Point]) -> dict[str, Any]:
         "ms": round(max(SLO_FACTOR * curve[0].p50_ms, SLO_FLOOR_MS), 1),
         "origin": "auto",
     }
+
+
+def within_memory(config: TuneConfig, curve: Sequence[Point]) -> TuneConfig:
+    """The same, without batch sizes that the curve does not reach because the worker's memory does not hold them."""
+    return config.model_copy(update={"batch_sizes": tuple(size for size in config.batch_sizes if size <= curve[-1].batch)})
+
+
+def _left_out(config: TuneConfig, told: TuneConfig) -> list[str]:
+    sizes = [size for size in config.batch_sizes if size not in told.batch_sizes]
+    return [f"batches of {min(sizes)} end the worker's memory (507): tune.batch_sizes {sizes} were not tried"] if sizes else []
 
 
 def _server(config: Config, accelerator: Accelerator, archive: Path, logs: Path) -> Any:
