@@ -187,32 +187,24 @@ def test_a_client_gives_up_at_its_own_deadline_and_the_server_goes_on(client: An
 
 def test_management_s_refusals_are_told_apart(server: Server) -> None:
     management, token = server.client.management_url, server.client.tokens.management
-
-    def kind(verb: str, path: str) -> Kind:
-        with httpx2.Client(timeout=10, verify=False) as http:
-            reply = http.request(verb, management + path, headers={"Authorization": f"Bearer {token}"})
-        return classify(reply.status_code, reply.content).kind
-
-    assert {
-        ("POST", "/models?url=faulty.mar&model_name=faulty"): Kind.CONFLICT,
+    status = server.client.describe("faulty")
+    assert status is not None
+    expected = {
+        ("POST", f"/models?url={status.archive}&model_name=faulty"): Kind.CONFLICT,
         ("PATCH", "/models/faulty"): Kind.NOT_ALLOWED,
         ("DELETE", "/models/faulty/9.9"): Kind.NOT_FOUND,
         ("GET", "/nowhere"): Kind.NOT_FOUND,
         ("POST", "/models"): Kind.BAD_REQUEST,
         ("PUT", "/models/faulty?min_worker=1&max_worker=1"): Kind.ACCEPTED,
         ("GET", "/models/faulty"): Kind.OK,
-    } == {
-        told: kind(*told)
-        for told in [
-            ("POST", "/models?url=faulty.mar&model_name=faulty"),
-            ("PATCH", "/models/faulty"),
-            ("DELETE", "/models/faulty/9.9"),
-            ("GET", "/nowhere"),
-            ("POST", "/models"),
-            ("PUT", "/models/faulty?min_worker=1&max_worker=1"),
-            ("GET", "/models/faulty"),
-        ]
     }
+
+    def kind(verb: str, path: str) -> Kind:
+        with httpx2.Client(timeout=10, verify=False) as http:
+            reply = http.request(verb, management + path, headers={"Authorization": f"Bearer {token}"})
+        return classify(reply.status_code, reply.content).kind
+
+    assert expected == {told: kind(*told) for told in expected}
 
 
 def test_grpc_describes_as_rest_does_and_pings(server: Server, over_grpc: GrpcClient) -> None:
