@@ -96,8 +96,9 @@ def _together(rounds: Sequence[Sequence[Mapping[str, Any]]]) -> list[dict[str, A
         if row["why"]:
             so_far["failed"].add(number)
             so_far["why"] = row["why"]
-    rows = [{**row, "passed": len(rounds) - len(row.pop("failed"))} for row in found.values()]
-    return sorted(rows, key=lambda row: str(row["fault"]))
+    for row in found.values():
+        row["passed"] = len(rounds) - len(row.pop("failed"))
+    return sorted(found.values(), key=lambda row: str(row["fault"]))
 
 
 def _show(rows: Sequence[Mapping[str, Any]], rounds: int) -> None:

@@ -1,5 +1,6 @@
 """The command that injects faults refuses what there is not, and counts what passed."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -71,4 +72,5 @@ def test_rounds_are_counted_in_which_every_test_of_a_fault_passed() -> None:
     ]
     (together,) = _together(rounds)
 
+    assert together == json.loads(json.dumps(together))
     assert (2, 3.0, "failure: no") == (together["passed"], together["seconds"], together["why"])
