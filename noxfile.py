@@ -35,7 +35,7 @@ STAGES = {
 FIRST_PARTY = (
     *("marline", "marline_tracker", "audio_input", "base_handler", "batch_facts", "body_formats", "collation", "device_use"),
     *("eager_model", "emulated_device", "explanation", "graph_file", "image_input", "method_call", "model_loading"),
-    *("one_batch", "request_decoding", "text_input"),
+    *("one_batch", "open_inference", "request_decoding", "text_input"),
 )
 NEEDED_UNSEEN = {  # dependencies whose files, programs or generated code are used, not an import
     "export": ["transformers"],

@@ -26,6 +26,7 @@ def test_a_model_is_deployed_and_its_golden_pairs_are_equal_over_http(model: str
     facts = read_manifest(ran.run / "deploy").facts
     assert facts["golden"] > 0
     assert (1, 1, 100) == (facts["workers"], facts["batch_size"], facts["max_batch_delay_ms"])
+    assert_proven(ran.run, "script")
 
 
 def test_a_photograph_of_a_cat_is_called_a_cat_and_alike_texts_are_near_each_other(sharing: Any, tmp_path: Path) -> None:
@@ -33,7 +34,9 @@ def test_a_photograph_of_a_cat_is_called_a_cat_and_alike_texts_are_near_each_oth
     texts = [b"The cat sleeps on the sofa.", b"A kitten is napping on the couch.", b"Interest rates rose by half a point."]
     with serving(read_config(["model=minilm"]).config.deploy, tmp_path / "logs") as server:
         for model in ("efficientnet_lite0", "minilm"):
-            archived = read_manifest(sharing.run("pipelines", f"model={model}", "until=archive", *FEW).run / "archive")
+            run = sharing.run("pipelines", f"model={model}", "until=archive", *FEW).run
+            assert_proven(run, "trace")
+            archived = read_manifest(run / "archive")
             archive = archived.path(archived.facts["archive"])
             server.load(archive, model, batch_size=4, max_batch_delay_ms=50, workers=1)
         photograph = next(sharing.artifacts.glob("efficientnet_lite0/*/load/sample/chelsea.jpg")).read_bytes()
@@ -55,6 +58,17 @@ def test_finished_torchscript_has_no_class_to_track_so_the_handler_reports_each_
     assert (0, "") == (ran.code, ran.err)
     assert read_manifest(ran.run / "deploy").facts["golden"] == len(reports) > 0
     assert {("predict", "success")} == {(report["method"], report["status"]) for report in reports}
+    assert_proven(ran.run, "hybrid")
+
+
+def assert_proven(run: Path, method: str) -> None:
+    """As tests/test_exports.py asks of the models that are not served here: a graph, equal in every process."""
+    facts = read_manifest(run / "export").facts
+    stages = {row["stage"] for row in facts["parity"]}
+    assert method == facts["method"]
+    assert {"exported", "frozen", "reloaded"} <= stages
+    assert ("C++" in stages) != any("C++" in told for told in facts["skipped"])
+    assert [] == facts["signature"]["libraries"]
 
 
 def output(server: Server, model: str, body: bytes, kind: str) -> Any:

@@ -12,6 +12,9 @@ from typing import Any
 
 import pytest
 
+from marline.archive import with_version
+from marline.core import TuneConfig, file_sha256, read_manifest, seal
+
 pytestmark = pytest.mark.e2e
 
 START_S = 60.0
@@ -93,6 +96,42 @@ def test_without_the_run_s_samples_the_example_inside_the_archive_is_sent(smoke:
             process.wait(30)
 
     assert {"digit", "probability"} == json.loads(done.stdout)["output"].keys()
+
+
+def test_a_newer_run_is_taken_without_loss_and_a_bad_one_is_not(served: Served, smoke: Any, place: Any, tmp_path: Path) -> None:
+    own = type(place)(place.root, tmp_path / "artifacts", place.temp)
+    before = json.loads(served.state.read_text())
+    newer = another(smoke.run, own.artifacts / "digits_cnn" / "20990101-000000-0001")
+    bad = another(smoke.run, own.artifacts / "digits_cnn" / "20990101-000000-0002", version="1.2")
+    golden = json.loads((bad / "export" / "golden.json").read_text())
+    golden["pairs"][0]["answer"]["output"]["digit"] += 1
+    (bad / "export" / "golden.json").write_text(json.dumps(golden))
+
+    swapped = own.run("marline.deploy._swap_command", "model=digits_cnn", f"run={newer.name}")
+    state = json.loads(served.state.read_text())
+    refused = own.run("marline.deploy._swap_command", "model=digits_cnn", f"run={bad.name}")
+
+    assert 0 == swapped.code, swapped.err
+    assert f"digits_cnn 1.1 of run {newer.name} is live after" in swapped.out
+    assert ("1.0", "1.1", "UP") == (before["version"], state["version"], state["health"])
+    assert 1 == refused.code
+    assert "answer.output.digit" in refused.err
+    assert "1.1 was live all the time and still is" in refused.err
+    assert "1.1" == json.loads(served.state.read_text())["version"]
+    assert 0o600 == stat.S_IMODE(served.state.stat().st_mode)
+
+
+def another(run: Path, copy: Path, version: str = "1.1") -> Path:
+    """A copy of a run whose tuned archive calls itself another version."""
+    shutil.copytree(run, copy)
+    tuned = read_manifest(copy / "tune")
+    archive = tuned.path(tuned.facts["tuned"]["archive"])
+    with_version(archive, version, copy / "new.mar")
+    (copy / "new.mar").replace(archive)
+    facts = {**tuned.facts, "tuned": {**tuned.facts["tuned"], "sha256": file_sha256(archive)}}
+    told = TuneConfig.model_validate(tuned.config)
+    seal(copy / "tune", model="digits_cnn", config=told, inputs=[], facts=facts, started=time.monotonic())
+    return copy
 
 
 def test_ctrl_c_ends_it_without_a_trace_and_a_load_test_then_names_the_command(served: Served, place: Any) -> None:

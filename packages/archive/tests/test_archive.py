@@ -29,7 +29,7 @@ def test_an_archive_holds_what_serving_needs_and_nothing_else(build: Build, tmp_
         "MAR-INF/MANIFEST.json",
         *("base_handler.py", "batch_facts.py", "body_formats.py", "collation.py", "device_use.py", "eager_model.py"),
         *("emulated_device.py", "explanation.py", "graph_file.py", "method_call.py", "model_loading.py", "one_batch.py"),
-        "request_decoding.py",
+        *("open_inference.py", "request_decoding.py"),
         "config.json",
         "golden.json",
         "handler.py",

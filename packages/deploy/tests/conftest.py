@@ -20,7 +20,8 @@ from marline.deploy import Client, Server, Tokens
 
 @pytest.fixture
 def config() -> DeployConfig:
-    return DeployConfig(target="local", ready_s=5, java_home=None, max_request_mb=16, token_min=60, canary_s=0, keep_versions=0)
+    limits = {"ready_s": 5, "max_request_mb": 16, "token_min": 60, "canary_s": 0, "keep_versions": 0}
+    return DeployConfig.model_validate({"target": "local", "java_home": None, "open_inference": False, **limits})
 
 
 @dataclass

@@ -55,6 +55,13 @@ def test_tokens_are_on_and_only_the_store_may_be_loaded_from(config: DeployConfi
     assert str(16 * 2**20) == told["max_request_size"]
 
 
+def test_gpus_are_counted_by_us_and_the_open_protocol_is_off(config: DeployConfig) -> None:
+    told = values(config)
+
+    assert ("0", "false") == (told["number_of_gpu"], told["ts_open_inference_protocol"])
+    assert "number_of_gpu=2\n" in properties(Path("folder"), PORTS, config, gpus=2)
+
+
 @pytest.mark.parametrize("name", ["AWS_ACCESS_KEY_ID", "HF_HOME", "GITHUB_TOKEN", "db_password", "MY_SECRET"])
 def test_variables_that_look_secret_are_kept_from_workers(name: str) -> None:
     assert re.fullmatch(SECRETS, name)

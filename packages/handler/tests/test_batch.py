@@ -91,7 +91,9 @@ REFUSED = {
 def test_a_hostile_body_is_the_clients_mistake(digits: Any, ask: Ask, six: bytes, name: str) -> None:
     answers, context = ask(digits, six, REFUSED[name], six)
 
-    assert {1: (400, "Bad Request")} == context.statuses
+    unsupported = name in {"B08 GIF", "B08 TIFF", "B08 EPS"}  # SVG is text, and BMP begins like some
+    expected = (415, "Unsupported Media Type") if unsupported else (400, "Bad Request")
+    assert {1: expected} == context.statuses
     assert answers[1]["message"]
     assert [6, 6] == [answer["output"]["digit"] for answer in (answers[0], answers[2])]
 

@@ -246,6 +246,15 @@ def test_a_header_of_another_length_is_no_safetensors_or_refused(length: int) ->
         decode({"body": safe({"a": entry()}, b"\xff" * 8, length)})
 
 
+@pytest.mark.parametrize("begin", decoding.decode_bytes.__globals__["OTHERS"])
+@given(rest=st.binary(max_size=50))
+def test_a_format_that_is_known_but_not_read_is_said_to_be_unsupported(begin: bytes, rest: bytes) -> None:
+    with pytest.raises(BadRequestError, match="which is not read here") as error:
+        decode({"body": begin + rest})
+
+    assert (415, "Unsupported Media Type") == (error.value.code, error.value.phrase)
+
+
 BEGINNINGS = [
     b"",
     MAGIC,

@@ -155,6 +155,8 @@ def test_an_image_is_the_same_in_every_wrapping(request_: dict[str, Any]) -> Non
         (b"", "the request has no body"),
         ({"deep": [{"a": float("nan")}]}, "the JSON body holds NaN or Infinity"),
         ({"deep": {"a": [1.0, float("inf")]}}, "the JSON body holds NaN or Infinity"),
+        ("a\udfff", "the JSON body holds half a character, '\\udfff'"),
+        ({"deep": [{"\ud800": 1}]}, "the JSON body holds half a character"),
         ([1.0, float("nan")], "the list holds NaN"),
         (10**400, "the list is not a tensor"),
     ],
@@ -192,7 +194,6 @@ MALFORMED = {
     "nothing": b"",
     "depth": b"[" * 100_000,
     "digits": b"1" * 5_000,
-    "an image": SIX,
 }
 
 
@@ -205,6 +206,10 @@ def test_what_is_called_json_and_is_none_is_refused(plain: Any, ask: Ask, name: 
 
     assert {0: (400, "Bad Request")} == context.statuses
     assert json.loads(text)["message"].startswith("the JSON body cannot be read")
+
+
+def test_an_image_that_is_called_json_is_read_as_what_it_is() -> None:
+    assert (8, 8) == decode({"body": bytearray(SIX)}, JSON).size
 
 
 def test_json_that_the_frontend_left_unread_is_read_with_its_parameters() -> None:

@@ -69,6 +69,12 @@ def test_a_text_longer_than_the_model_takes_is_cut(text: Any, ask: Ask) -> None:
     assert answers[0] == answers[1]
 
 
+def test_what_is_far_behind_the_last_token_is_not_looked_at(text: Any, ask: Ask) -> None:
+    answers, context = ask(text, b"a", b"a" + b" " * 1_000 + b"rope has two ends" * 100_000)
+
+    assert (answers[0], {}) == (answers[1], context.statuses)
+
+
 def test_a_text_is_cut_where_sentence_transformers_cuts_it(tmp_path: Path, tokenizer: Tokenizer) -> None:
     tokenizer.save(str(tmp_path / "tokenizer.json"))
     (tmp_path / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": 2}))

@@ -41,9 +41,9 @@ class Life:
         return self.archived.path(self.archived.facts["archive"])
 
 
-def life(model: str) -> Life:
-    """What `nox -s archive -- model=MODEL` makes, or finds that it has made before."""
-    told = [sys.executable, "-m", "pipelines", f"model={model}", "until=archive"]
+def life(model: str, *words: str) -> Life:
+    """What `nox -s archive -- model=MODEL` makes, or finds that it has made before; `words` are more of its words."""
+    told = [sys.executable, "-m", "pipelines", f"model={model}", *words, "until=archive"]
     ran = subprocess.run(told, capture_output=True, text=True, timeout=PIPELINE_S, check=False)
     if ran.returncode != 0:
         raise StageError(f"{' '.join(told[1:])} ended with code {ran.returncode}: {ran.stderr.strip()[-600:]}")

@@ -16,8 +16,8 @@ from typing import Any
 from marline.archive import extract, read_mar
 from marline.core import MarlineError, NotReady, project_root, write_json
 from marline.deploy import Client, prove
-from marline.deploy._client import read_tokens
 from marline.deploy._settings import Ports, default_java_home, free_ports
+from marline.deploy._tokens import read_tokens
 from marline.handler import read_golden
 from packages.handler.bench.parts.archives import Life, life
 from packages.handler.bench.parts.environments import environment, lend
@@ -25,7 +25,7 @@ from packages.handler.bench.parts.figure import figure
 
 UNDECLARED = ("pyyaml",)  # ts.utils.util and the metrics import yaml; torchserve's metadata does not say so
 ABSENT = ("marline", "captum", "torchvision", "base_handler", "transformers")
-READY_S, POLL_S = 90.0, 0.2
+READY_S, POLL_S = 90.0, 0.1
 
 
 def elsewhere() -> list[dict[str, Any]]:
@@ -41,7 +41,7 @@ def elsewhere() -> list[dict[str, Any]]:
     said = f"there but should not be: {', '.join(present)}" if present else ""
     if not said:
         try:
-            with _plain_torchserve(python, made) as client:
+            with plain_torchserve(python, made) as client:
                 prove(client, made.archived.model, pairs, atol=made.exported.facts["atol"], rtol=made.exported.facts["rtol"])
         except MarlineError as error:
             said = str(error)[:400]
@@ -60,7 +60,8 @@ def _importable(python: Path) -> list[str]:
 
 
 @contextmanager
-def _plain_torchserve(python: Path, made: Life) -> Iterator[Client]:
+def plain_torchserve(python: Path, made: Life) -> Iterator[Client]:
+    """TorchServe as its own command starts it with that Python, once the model's workers are READY."""
     with tempfile.TemporaryDirectory(prefix="marline-bench-") as kept:
         folder, logs, ports = Path(kept, "server"), Path(kept, "logs"), free_ports()
         for place in ("store", "temp"):

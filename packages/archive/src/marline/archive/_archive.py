@@ -58,13 +58,17 @@ def archive(
             serialized=serialized,
             requirements=carry_requirements(config.requirements_file, config.requirements, files, Path(work)),
             files=files,
-            config=to_yaml(serving, exported.facts.get("serve")),
+            config=to_yaml(serving, {**(exported.facts.get("serve") or {}), **_micro(config)}),
         )
     contents = read_mar(file)
     (out / "model-config.yaml").write_text(contents.config)
     write_json(out / "contents.json", {"manifest": contents.manifest, "sizes": contents.sizes})
     facts = {"archive": file.name, "sha256": file_sha256(file), "size_bytes": file.stat().st_size, "version": config.version}
     return seal(out, model=model, config=config, inputs=[wrapped, exported], facts=facts, started=started)
+
+
+def _micro(config: ArchiveConfig) -> dict[str, int]:
+    return {} if config.micro_batch_size is None else {"micro_batch_size": config.micro_batch_size}
 
 
 def _eager_files(repository: Path, exported: Manifest) -> dict[str, Path]:

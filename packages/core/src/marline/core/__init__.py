@@ -29,6 +29,7 @@ from marline.core._errors import (
     StageError,
     WorkerError,
 )
+from marline.core._gpus import FakeGpus, Gpu, GpuReader, Nvml, seen_gpus, visible
 from marline.core._import_file import import_file
 from marline.core._layers import Loaded, flatten, known_models, project_root, read_config, service_curves
 from marline.core._located import located
@@ -48,6 +49,9 @@ __all__ = [
     "DeployConfig",
     "ExportConfig",
     "ExportError",
+    "FakeGpus",
+    "Gpu",
+    "GpuReader",
     "LoadConfig",
     "LoadTestError",
     "Loaded",
@@ -55,6 +59,7 @@ __all__ = [
     "Manifest",
     "MarlineError",
     "NotReady",
+    "Nvml",
     "Output",
     "ParityError",
     "ReportConfig",
@@ -90,9 +95,11 @@ __all__ = [
     "read_state",
     "runs",
     "seal",
+    "seen_gpus",
     "service_curves",
     "state_file",
     "verify",
+    "visible",
     "write_json",
     "write_state",
 ]

@@ -197,6 +197,9 @@ class ArchiveConfig(Section):
     response_timeout_s: int = Field(ge=1, description="a worker silent for longer is replaced", examples=[60])
     startup_timeout_s: int = Field(ge=1, description="a worker must load its model within this", examples=[120])
     job_queue_size: int = Field(ge=1, description="requests that may wait per model", examples=[1000])
+    micro_batch_size: Annotated[int, Field(ge=1, le=1024)] | None = Field(
+        description="the model begins when so many of a batch are preprocessed; for accelerators", examples=["null"]
+    )
     extra_files: tuple[str, ...] = Field(
         description="files, folders, tars and zips of code and data that the handler imports or opens", examples=["[]"]
     )
@@ -240,6 +243,7 @@ class DeployConfig(Section):
     ready_s: float = Field(gt=0, description="server and worker must be ready within this", examples=[120])
     java_home: str | None = Field(description="a Java 17+ to use; null takes the one that pip installed", examples=["null"])
     max_request_mb: int = Field(ge=1, le=2000, description="larger request bodies are refused", examples=[16])
+    open_inference: bool = Field(description="answer the whole Open Inference Protocol, over gRPC too", examples=["false"])
     token_min: float = Field(
         ge=0.05, le=10080, description="minutes a token is valid; it is renewed after two thirds of them", examples=[60]
     )

@@ -11,6 +11,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from marline.core._gpus import seen_gpus
+
 
 def file_sha256(file: Path) -> str:
     """Sha256 of a file's bytes, in hex."""
@@ -51,13 +53,12 @@ def _source_sha256(package: str) -> str:
 
 @cache
 def machine() -> dict[str, Any]:
-    """What decides speed here: processor, cores we may use, memory, GPUs. Measurements are only valid on the same."""
-    gpus = sorted(Path("/proc/driver/nvidia/gpus").glob("*/information"))
+    """What decides speed here: processor, cores and GPUs we may use, memory. Measurements are only valid on the same."""
     return {
         "processor": _processor(),
         "cores": len(os.sched_getaffinity(0)),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
-        "gpus": [file.read_text().splitlines()[0].partition(":")[2].strip() for file in gpus],
+        "gpus": [gpu.name for gpu in seen_gpus()],
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
     }

@@ -31,8 +31,8 @@ def watch(
     """Ask the live and the new version in turn, one request at a time, the one first as often as the other.
 
     StageError where the new one fails more often, or its p99 is over twice the live one's and 20 ms; ServerError where the
-    live one is silent. That the new one answers otherwise is told and refused by nobody: a model is trained anew to answer otherwise,
-    and the golden pairs say what it must answer.
+    live one is silent. That the new one answers otherwise is told and refused by nobody: a model is trained anew to answer
+    otherwise, and the golden pairs say what it must answer.
     """
     if not samples:
         raise StageError(f"{model}: there are no samples to watch a new version with; write deploy.canary_s=0")

@@ -13,9 +13,11 @@ import httpx2
 
 from marline.core import ServerError
 from marline.deploy._tokens import REFUSED, Tokens, read_tokens
+from marline.deploy._waiting import attempts, within
 
 DEADLINE_S = 30.0
 TURNS = 3  # a key may be renewed once more while a request travels
+TRIES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,8 @@ class Client:
     tokens: Tokens
     transport: httpx2.BaseTransport | None = None
     metrics_url: str = ""
+    grpc_inference: str = ""  # HOST:PORT
+    grpc_management: str = ""
 
     def register(
         self,
@@ -83,12 +87,12 @@ class Client:
     def describe(self, model: str, version: str | None = None) -> Status | None:
         """How a version stands, the default one where none is named; None where there is no such model or version."""
         answer = self._manage("GET", _path(model, version), {}, also=404)
-        return _status(answer[0]) if isinstance(answer, list) else None
+        return status_of(answer[0]) if isinstance(answer, list) else None
 
     def versions(self, model: str) -> tuple[Status, ...]:
         """How every version of a model stands; none where there is no such model."""
         answer = self._manage("GET", _path(model, "all"), {}, also=404)
-        return tuple(map(_status, answer)) if isinstance(answer, list) else ()
+        return tuple(map(status_of, answer)) if isinstance(answer, list) else ()
 
     def scale(self, model: str, workers: int, version: str | None = None) -> None:
         """Ask for so many workers; returns before they are there. One that goes fails the batch it has in hand."""
@@ -113,11 +117,16 @@ class Client:
         self, model: str, body: bytes, content_type: str, deadline_s: float = DEADLINE_S, *, version: str | None = None
     ) -> Reply:
         """Send one request body and return whatever comes back; ServerError where nothing does."""
-        address = f"{self.inference_url}/predictions/{model}" + (f"/{version}" if version is not None else "")
+        path = f"/predictions/{model}" + (f"/{version}" if version is not None else "")
+        return self.post(path, body, content_type, deadline_s)
+
+    def post(self, path: str, body: bytes, content_type: str, deadline_s: float = DEADLINE_S) -> Reply:
+        """Send a body to a path of the inference address and return whatever comes back; ServerError where nothing does."""
+        address = self.inference_url + path
         try:
             reply = self._send("inference", "POST", address, deadline_s, body=body, content_type=content_type)
         except httpx2.HTTPError as error:
-            raise ServerError(f"{address} gave no answer within {deadline_s:.0f} s: {error!r}") from None
+            raise ServerError(f"{address} gave no answer within {deadline_s:.0f} s: {error!r}") from error
         return Reply(reply.status_code, reply.content)
 
     def batch_ms(self, model: str) -> float:
@@ -181,10 +190,15 @@ class Client:
         most: int = 399,
     ) -> Any:
         """The answer's JSON; ServerError for a status above `most` that is not `also`."""
-        try:
-            reply = self._send(key, verb, self.management_url + path, deadline_s, query=query)
-        except httpx2.HTTPError as error:
-            raise ServerError(f"TorchServe gave no answer to {verb} {path} within {deadline_s:.0f} s: {error!r}") from None
+        # asked again, a POST would register twice; all others leave the same behind
+        for left_s in attempts(1 if verb == "POST" else TRIES, deadline_s):
+            try:
+                reply = self._send(key, verb, self.management_url + path, left_s, query=query)
+                break
+            except httpx2.HTTPError as error:
+                failure = error
+        else:
+            raise ServerError(f"TorchServe gave no answer to {verb} {path} within {deadline_s:.0f} s: {failure!r}")
         if reply.status_code > most and reply.status_code != also:
             raise ServerError(f"TorchServe answers {reply.status_code} to {verb} {path}: {reply.text.strip()[:500]}")
         return reply.json() if reply.content.strip() else None
@@ -199,6 +213,22 @@ class Client:
         query: Mapping[str, Any] | None = None,
         body: bytes | None = None,
         content_type: str | None = None,
+    ) -> httpx2.Response:
+        """One request, with a deadline over the whole of it."""
+        try:
+            return within(deadline_s, lambda: self._exchange(kind, verb, address, deadline_s, query, body, content_type))
+        except TimeoutError as error:
+            raise httpx2.ReadTimeout(str(error)) from None
+
+    def _exchange(
+        self,
+        kind: str,
+        verb: str,
+        address: str,
+        deadline_s: float,
+        query: Mapping[str, Any] | None,
+        body: bytes | None,
+        content_type: str | None,
     ) -> httpx2.Response:
         """One request; once more where its key was refused and there is a newer one, as nothing was done with it."""
         headers = {"Content-Type": content_type} if content_type is not None else {}
@@ -223,7 +253,8 @@ def _path(model: str, version: str | None) -> str:
     return f"/models/{model}" + (f"/{version}" if version is not None else "")
 
 
-def _status(told: Mapping[str, Any]) -> Status:
+def status_of(told: Mapping[str, Any]) -> Status:
+    """One version of a model, as REST and gRPC describe it."""
     return Status(
         batch_size=told["batchSize"],
         max_batch_delay_ms=told["maxBatchDelay"],

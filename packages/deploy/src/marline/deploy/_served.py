@@ -129,8 +129,8 @@ def told_of(swapped: Swapped, served: Served) -> str:
     if swapped.canary is not None:
         seen = swapped.canary
         told.append(
-            f"canary: {seen.requests} requests each, errors {seen.errors[0]} and {seen.errors[1]}, p99 {seen.p99_ms[0]:.1f} and "
-            f"{seen.p99_ms[1]:.1f} ms, {seen.differing} of {seen.samples} samples answered otherwise"
+            f"canary: {seen.requests} requests each, errors {seen.errors[0]} and {seen.errors[1]}, p99 {seen.p99_ms[0]:.1f} "
+            f"and {seen.p99_ms[1]:.1f} ms, {seen.differing} of {seen.samples} samples answered otherwise"
         )
     told += [f"still loaded: {', '.join(swapped.kept)}"] * bool(swapped.kept)
     return "; ".join([*told, *([swapped.warning] if swapped.warning else [])])

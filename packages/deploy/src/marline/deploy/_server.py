@@ -11,9 +11,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from marline.archive import version_of, with_version
-from marline.core import Accelerator, DeployConfig, NotReady, ServerError, WorkerError, file_sha256, write_json
+from marline.core import (
+    Accelerator,
+    DeployConfig,
+    GpuReader,
+    NotReady,
+    ServerError,
+    WorkerError,
+    file_sha256,
+    seen_gpus,
+    write_json,
+)
 from marline.deploy._client import Client, Status
 from marline.deploy._folders import new_folder, own, sweep
+from marline.deploy._gpu import gpu_environment
 from marline.deploy._settings import Ports, command, environment, free_ports, java_home_of, log4j, metrics, properties
 from marline.deploy._tokens import Tokens, read_tokens, renewing, write_private
 from marline.deploy._worker_log import first_failure, newest_failure, said, size, starts
@@ -173,19 +184,23 @@ def serving(
     accelerator: Accelerator | None = None,
     threads: int | None = None,
     installs: bool = False,
+    gpus: GpuReader | None = None,
 ) -> Iterator[Server]:
     """Start a TorchServe without models; always stop it, whatever happens inside.
 
     `accelerator` is given only while load is measured on an emulated one; `threads` caps each worker's; `installs` has each
-    archive's requirements installed for it alone, where it names them (`marline.archive.requirements_of`).
+    archive's requirements installed for it alone, where it names them (`marline.archive.requirements_of`). `gpus` knows the
+    GPUs of this machine, NVML where nothing is said; the server gets those that CUDA_VISIBLE_DEVICES names.
     Raises ServerError or NotReady where it does not come up.
     """
     java_home_of(config)  # refused before anything is there to tidy up
     sweep()
     logs.mkdir(parents=True, exist_ok=True)
+    seen = seen_gpus(gpus)
     for attempt in range(1, STARTS + 1):
         folder, ports = new_folder(), free_ports()
-        guard = _start(folder, ports, config, logs, _told_workers(folder, accelerator, threads), installs=installs)
+        more = {**_told_workers(folder, accelerator, threads), **gpu_environment(seen)}
+        guard = _start(folder, ports, config, logs, more, installs=installs, gpus=len(seen))
         try:
             client = _connect(guard, folder, ports, config, logs)
         except ServerError:
@@ -221,10 +236,10 @@ def _told_workers(folder: Path, accelerator: Accelerator | None, threads: int | 
 
 
 def _start(
-    folder: Path, ports: Ports, config: DeployConfig, logs: Path, more: Mapping[str, str], *, installs: bool
+    folder: Path, ports: Ports, config: DeployConfig, logs: Path, more: Mapping[str, str], *, installs: bool, gpus: int
 ) -> subprocess.Popen[bytes]:
     java_home = java_home_of(config)
-    (folder / "config.properties").write_text(properties(folder, ports, config, installs=installs))
+    (folder / "config.properties").write_text(properties(folder, ports, config, installs=installs, gpus=gpus))
     (folder / "log4j2.xml").write_text(log4j(logs.resolve()))
     (folder / "metrics.yaml").write_text(metrics())
     told = {
@@ -256,7 +271,8 @@ def _connect(guard: subprocess.Popen[bytes], folder: Path, ports: Ports, config:
             management, inference, metrics = (
                 f"http://127.0.0.1:{port}" for port in (ports.management, ports.inference, ports.metrics)
             )
-            client = Client(management, inference, tokens, metrics_url=metrics)
+            grpc = (f"127.0.0.1:{port}" for port in (ports.grpc_inference, ports.grpc_management))
+            client = Client(management, inference, tokens, None, metrics, *grpc)
             if tokens.expires_s <= time.time():  # short ones may be over before TorchServe listens
                 with suppress(ServerError):
                     client.renew()

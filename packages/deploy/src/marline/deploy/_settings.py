@@ -48,7 +48,7 @@ def _free(stack: ExitStack, count: int) -> Iterator[int]:
         yield probe.getsockname()[1]
 
 
-def properties(folder: Path, ports: Ports, config: DeployConfig, *, installs: bool = False) -> str:
+def properties(folder: Path, ports: Ports, config: DeployConfig, *, installs: bool = False, gpus: int = 0) -> str:
     """The text of config.properties; `installs` lets an archive have its requirements installed, for itself alone."""
     values = {
         "inference_address": f"http://127.0.0.1:{ports.inference}",
@@ -73,6 +73,8 @@ def properties(folder: Path, ports: Ports, config: DeployConfig, *, installs: bo
         "metrics_mode": "prometheus",  # log writes three lines per request
         "metrics_config": folder / "metrics.yaml",
         "async_logging": "true",
+        "ts_open_inference_protocol": str(config.open_inference).lower(),
+        "number_of_gpu": gpus,
         "default_workers_per_model": 1,
         "vmargs": "-Xmx512m",
     }

@@ -1,4 +1,4 @@
-"""`python -m marline.deploy._swap_command model=NAME [run=RUN]`: have the server that runs take a newer archive without loss."""
+"""`python -m marline.deploy._swap_command model=NAME [run=RUN]`: have the running server take a newer archive, without loss."""
 
 import sys
 from collections.abc import Sequence

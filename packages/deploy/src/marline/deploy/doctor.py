@@ -12,8 +12,9 @@ from pathlib import Path
 
 import psutil
 
-from marline.core import MarlineError, machine
+from marline.core import MarlineError, machine, seen_gpus
 from marline.deploy._folders import servers
+from marline.deploy._gpu import told
 from marline.deploy._java import java_version
 from marline.deploy._settings import default_java_home
 
@@ -36,7 +37,7 @@ def examine() -> Iterator[Finding]:
     """Every finding, the ones that would stop a run marked as not good."""
     here = machine()
     yield Finding("processor", f"{here['processor']}, {here['cores']} cores we may use")
-    yield Finding("gpu", ", ".join(here["gpus"]) or "none: accelerator=auto means cpu")
+    yield Finding("gpu", "; ".join(map(told, seen_gpus())) or "none: accelerator=auto means cpu")
     yield _java()
     yield _memory()
     yield _disk("disk for artifacts", Path.cwd())

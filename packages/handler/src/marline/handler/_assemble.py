@@ -35,7 +35,7 @@ SHARED = tuple(
     f"{name}.py"
     for name in (
         *("base_handler", "batch_facts", "body_formats", "collation", "device_use", "eager_model", "emulated_device"),
-        *("explanation", "graph_file", "method_call", "model_loading", "one_batch", "request_decoding"),
+        *("explanation", "graph_file", "method_call", "model_loading", "one_batch", "open_inference", "request_decoding"),
     )
 )
 INPUTS = ("audio_input", "image_input", "text_input")  # where a handler imports it; each reads files, one brings a library

@@ -20,7 +20,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -36,7 +36,7 @@ from graph_file import from_graph, to_graph
 from method_call import MethodCall
 from model_loading import Functions, load_model, prepare_folder
 from one_batch import Batch
-from request_decoding import BadRequestError, content_type, decode, parameters_of, parsed, shown
+from request_decoding import BadRequestError, content_type, decode, open_body, parameters_of, parsed, shown
 from ts.torch_handler.base_handler import BaseHandler
 
 
@@ -98,6 +98,7 @@ class SharedHandler(BaseHandler):  # type: ignore[misc]  # TorchServe has no typ
     explainer: Explainer | None = None
     emulation: EmulatedDevice | None = None
     pool: ThreadPoolExecutor | None = None
+    part = 0  # samples of a batch that the model begins with while the others are still preprocessed; 0: none
     told: Mapping[str, Any] = {}  # what the exported file says of itself
     example: tuple[Sample, Any] | None = None
     error: Exception | None = None  # the newest, for whoever runs a handler outside a server
@@ -116,10 +117,11 @@ class SharedHandler(BaseHandler):  # type: ignore[misc]  # TorchServe has no typ
         self.facts = BatchFacts.of(folder, context)
         self.explainer = Explainer(folder, self.device, self.functions.explain, self.model)
         self.emulation = EmulatedDevice.read()
-        if self.functions.in_threads and torch.get_num_threads() > 1:
+        self.part = int((config.get("handler") or {}).get("micro_batch_size") or 0)
+        if self.functions.in_threads and (self.part or torch.get_num_threads() > 1):
             self.pool = ThreadPoolExecutor(torch.get_num_threads(), initializer=one_thread)
         self.example = self._example(folder)
-        batch_size = int(context.system_properties.get("batch_size") or 1)
+        batch_size = min(int(context.system_properties.get("batch_size") or 1), self.part or 2**31)
         if self.example is not None and self.emulation is None:
             self._warm_up(batch_size)
             settle_threads(self._run, batch_size, self.device)
@@ -137,13 +139,18 @@ class SharedHandler(BaseHandler):  # type: ignore[misc]  # TorchServe has no typ
         if self._is_describe():  # GET /models/NAME?customized=true, which comes alone
             return [json.dumps(plain(self.describe_handle()))]
         answers = [""] * len(data)
-        batch = Batch(context, answers, self)
-        data = [parsed(request, content_type(context, index)) for index, request in enumerate(data)]
-        samples = self._samples(data, batch)
-        explained = {index: samples.pop(index) for index in list(samples) if _asks_why(context, index)}
-        preprocessed = self.use.now()
-        outputs = self._outputs(data, samples, batch)
-        inferred = self.use.now()
+        data = [parsed(request, content_type(context, index, request)) for index, request in enumerate(data)]
+        batch = Batch(context, answers, self, [open_body(request) for request in data])
+        samples: dict[int, Sample] = {}
+        outputs: dict[int, Any] = {}
+        explained: dict[int, Sample] = {}
+        preprocessed = inferred = began
+        for ready in self._samples(data, batch):
+            explained |= {index: ready.pop(index) for index in list(ready) if _asks_why(context, index)}
+            preprocessed += self.use.now() - inferred
+            outputs |= self._outputs(data, ready, batch)
+            samples |= ready
+            inferred = self.use.now()
         if self.functions.postprocess_batch is not None:
             outputs = batch.each(self.functions.postprocess_batch, outputs)
         for index, output in outputs.items():
@@ -188,25 +195,27 @@ class SharedHandler(BaseHandler):  # type: ignore[misc]  # TorchServe has no typ
             raise RuntimeError("the handler is not initialised")
         return self.explainer.insights(data_preprocess, target)
 
-    def _samples(self, data: Sequence[Mapping[str, Any]], batch: Batch) -> dict[int, Sample]:
-        """One sample for each request that can be understood, by its place in the batch."""
+    def _samples(self, data: Sequence[Mapping[str, Any]], batch: Batch) -> Iterator[dict[int, Sample]]:
+        """One sample for each request that can be understood, by its place in the batch; the batch whole, or part by part."""
 
         def value(index: int) -> Any:
-            return self.functions.preprocess(decode(data[index], content_type(batch.context, index)))
+            return self.functions.preprocess(decode(data[index], content_type(batch.context, index, data[index])))
 
-        ready = {}
         beside = self.pool is not None and len(data) > 1
         waiting = {index: self.pool.submit(value, index) for index in range(len(data))} if beside else {}  # type: ignore[union-attr]
-        for index in range(len(data)):
-            with batch.own_error(index):
-                ready[index] = waiting[index].result() if beside else value(index)
-        if self.functions.preprocess_batch is not None:
-            ready = batch.each(self.functions.preprocess_batch, ready)
-        samples = {}
-        for index, one in ready.items():
-            with batch.own_error(index):
-                samples[index] = self._checked(one)
-        return samples
+        step = self.part if beside and self.part else len(data)
+        for begin in range(0, len(data), step):
+            ready = {}
+            for index in range(begin, min(begin + step, len(data))):
+                with batch.own_error(index):
+                    ready[index] = waiting[index].result() if beside else value(index)
+            if self.functions.preprocess_batch is not None:
+                ready = batch.each(self.functions.preprocess_batch, ready)
+            samples = {}
+            for index, one in ready.items():
+                with batch.own_error(index):
+                    samples[index] = self._checked(one)
+            yield samples
 
     def _checked(self, sample: Any) -> Sample:
         if isinstance(sample, Mapping) and sample and all(isinstance(value, torch.Tensor) for value in sample.values()):

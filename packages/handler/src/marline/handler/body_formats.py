@@ -9,12 +9,25 @@ import json
 import math
 import struct
 import wave
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 from PIL import Image
 
 FORMATS = ("JPEG", "PNG", "WEBP")  # an explicit list: Pillow also opens formats that are risky or surprising in a request
+OTHERS = {  # by their first bytes, which no text has; a request that is compressed begins like a gzip file
+    b"SIMPLE  =": "FITS",
+    b"%!PS": "PostScript",
+    b"%PDF-": "PDF",
+    b"8BPS\0": "PSD",
+    b"GIF8": "GIF",
+    b"II*\0": "TIFF",
+    b"MM\0*": "TIFF",
+    b"PK\3\4": "ZIP",
+    b"\x1f\x8b": "gzip",
+    b"\xd7\xcd\xc6\x9a": "WMF",
+}
 MAX_PIXELS = 50_000_000
 LONGEST_HEADER = 10_000  # bytes, as NumPy says; parsing a header of megabytes takes seconds
 NUMBERS = {  # of .npy files; little-endian, or a single byte
@@ -48,23 +61,44 @@ class Audio(NamedTuple):
 class BadRequestError(ValueError):
     """What the client sent cannot be answered; a preprocess function may raise it too."""
 
+    code, phrase = 400, "Bad Request"
+
+
+class UnsupportedMediaError(BadRequestError):
+    """What the client sent is of a known format that is not read here."""
+
+    code, phrase = 415, "Unsupported Media Type"
+
+
+def is_known(body: bytes | bytearray) -> bool:
+    """Whether a body begins like one of the formats that are read; text has no beginning of its own."""
+    return _reader(bytes(body)) is not None
+
 
 def decode_bytes(body: bytes) -> Any:
-    """One body, by its first bytes; BadRequestError where it is none of the known formats, or damaged."""
+    """One body, by its first bytes; BadRequestError where it is damaged, or of a format that is not read here."""
     if not body:
         raise BadRequestError("the request has no body")
-    if body[:3] == b"\xff\xd8\xff" or body[:8] == b"\x89PNG\r\n\x1a\n" or (body[:4] == b"RIFF" and body[8:12] == b"WEBP"):
-        return _decode_image(body)
-    if body[:6] == b"\x93NUMPY":
-        return _decode_npy(body)
-    if body[:4] == b"RIFF" and body[8:12] == b"WAVE":
-        return _decode_wav(body)
-    if _is_safetensors(body):
-        return _decode_safetensors(body)
+    read = _reader(body)
+    if read is not None:
+        return read(body)
+    other = next((name for begin, name in OTHERS.items() if body.startswith(begin)), None)
+    if other is not None:
+        raise UnsupportedMediaError(f"the body is {other}, which is not read here; images are {', '.join(FORMATS)}")
     try:
         return body.decode()
     except UnicodeDecodeError:
         raise BadRequestError(f"the body is neither {', '.join(FORMATS)} nor UTF-8 text") from None
+
+
+def _reader(body: bytes) -> Callable[[bytes], Any] | None:
+    if body[:3] == b"\xff\xd8\xff" or body[:8] == b"\x89PNG\r\n\x1a\n" or (body[:4] == b"RIFF" and body[8:12] == b"WEBP"):
+        return _decode_image
+    if body[:6] == b"\x93NUMPY":
+        return _decode_npy
+    if body[:4] == b"RIFF" and body[8:12] == b"WAVE":
+        return _decode_wav
+    return _decode_safetensors if _is_safetensors(body) else None
 
 
 def _decode_npy(body: bytes) -> torch.Tensor:

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from base_handler import BadRequestError
+from body_formats import UnsupportedMediaError
 from PIL import Image
 from request_decoding import from_base64
 
@@ -26,6 +27,9 @@ FACTOR, OFFSET = SCALE / STD, -MEAN / STD  # (pixel * SCALE - MEAN) / STD in one
 SIZE = SETTINGS["size"]
 CROP = SETTINGS.get("crop_size") if SETTINGS.get("do_center_crop", True) else None
 FRAME = SETTINGS.get("pad_size") or {"height": SIZE.get("longest_edge"), "width": SIZE.get("longest_edge")}
+RESAMPLE = Image.Resampling(SETTINGS["resample"])
+TORCH = {Image.Resampling.BILINEAR: "bilinear", Image.Resampling.BICUBIC: "bicubic"}
+MUCH = 4  # resizing this many times what is cut out costs more than Pillow's resizing of that part alone
 MASKED = SETTINGS.get("image_processor_type", "").removesuffix("Fast") in {
     *("DetrImageProcessor", "ConditionalDetrImageProcessor", "DeformableDetrImageProcessor"),
 }  # these models are told which pixels are padding
@@ -43,34 +47,34 @@ def to_pixels(image: Any) -> torch.Tensor | dict[str, torch.Tensor]:
     if isinstance(image, str):  # as TorchServe's own image handlers take it
         with suppress(BadRequestError):
             image = from_base64(image)
+    if isinstance(image, str) and image.lstrip().startswith(("<svg", "<?xml")):
+        raise UnsupportedMediaError("the body is SVG or XML, which is not read here; expected a JPEG, PNG or WebP image")
     if not isinstance(image, Image.Image):
         raise BadRequestError(f"expected a JPEG, PNG or WebP image, got {type(image).__name__}")
     rgb = image.convert("RGB")
-    resample = Image.Resampling(SETTINGS["resample"])
     if CROP is not None:
-        cut = rgb.resize((CROP["width"], CROP["height"]), resample, box=_centre(rgb.width, rgb.height, CROP))
-    elif "width" in SIZE:
-        cut = rgb.resize((SIZE["width"], SIZE["height"]), resample)
+        pixels = _centre(rgb, CROP)
     else:
-        cut = rgb.resize(_within(rgb.width, rgb.height), resample)
-    pixels = torch.frombuffer(bytearray(cut.tobytes()), dtype=torch.uint8).view(cut.height, cut.width, 3).permute(2, 0, 1)
+        size = (SIZE["width"], SIZE["height"]) if "width" in SIZE else _within(rgb.width, rgb.height)
+        pixels = _resized(rgb, *size)
     if not FOLDED:
         pixels = normalised(pixels)
     if CROP is not None or "width" in SIZE:
         return pixels.contiguous()
-    padding = (0, FRAME["width"] - cut.width, 0, FRAME["height"] - cut.height)
+    height, width = pixels.shape[1:]
+    padding = (0, FRAME["width"] - width, 0, FRAME["height"] - height)
     padded = torch.nn.functional.pad(pixels, padding)
     if not MASKED:
         return padded
     return {
         "pixel_values": padded,
-        "pixel_mask": torch.nn.functional.pad(torch.ones(cut.height, cut.width, dtype=torch.int64), padding),
+        "pixel_mask": torch.nn.functional.pad(torch.ones(height, width, dtype=torch.int64), padding),
     }
 
 
 def normalised(pixels: torch.Tensor) -> torch.Tensor:
     """Pixels uint8 [3, height, width] to what the model takes, unless the graph does it itself: float32."""
-    return torch.addcmul(OFFSET, pixels.float(), FACTOR)
+    return pixels.contiguous().float().mul_(FACTOR).add_(OFFSET)
 
 
 def _within(width: int, height: int) -> tuple[int, int]:
@@ -86,11 +90,26 @@ def _within(width: int, height: int) -> tuple[int, int]:
     return (low, high) if width < height else (high, low)
 
 
-def _centre(width: int, height: int, crop: Mapping[str, int]) -> tuple[float, float, float, float]:
-    """The part of an image that resizing and cutting the centre would leave: same pixels, less work."""
-    edge, shorter = SIZE.get("shortest_edge"), min(width, height)
-    whole = (edge * width // shorter, edge * height // shorter) if edge else (SIZE["width"], SIZE["height"])
+def _centre(rgb: Image.Image, crop: Mapping[str, int]) -> torch.Tensor:
+    """What resizing and then cutting the centre leaves."""
+    edge, shorter = SIZE.get("shortest_edge"), min(rgb.size)
+    whole = (edge * rgb.width // shorter, edge * rgb.height // shorter) if edge else (SIZE["width"], SIZE["height"])
     wide, high = max(crop["width"], whole[0]), max(crop["height"], whole[1])
     left, top = round((wide - crop["width"]) / 2), round((high - crop["height"]) / 2)
-    x, y = width / wide, height / high
-    return left * x, top * y, (left + crop["width"]) * x, (top + crop["height"]) * y
+    if wide * high <= MUCH * crop["width"] * crop["height"]:
+        return _resized(rgb, wide, high)[:, top : top + crop["height"], left : left + crop["width"]]
+    x, y = rgb.width / wide, rgb.height / high  # a strip: only the part that stays is resized
+    box = (left * x, top * y, (left + crop["width"]) * x, (top + crop["height"]) * y)
+    return _tensor(rgb.resize((crop["width"], crop["height"]), RESAMPLE, box=box))
+
+
+def _resized(rgb: Image.Image, width: int, height: int) -> torch.Tensor:
+    """uint8 [3, height, width]; torch resizes as Pillow does, to one level of 255, in a third of the time."""
+    mode = TORCH.get(RESAMPLE)
+    if mode is None:
+        return _tensor(rgb.resize((width, height), RESAMPLE))
+    return torch.nn.functional.interpolate(_tensor(rgb).unsqueeze(0), (height, width), mode=mode, antialias=True)[0]
+
+
+def _tensor(rgb: Image.Image) -> torch.Tensor:
+    return torch.frombuffer(bytearray(rgb.tobytes()), dtype=torch.uint8).view(rgb.height, rgb.width, 3).permute(2, 0, 1)

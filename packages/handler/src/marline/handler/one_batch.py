@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from collation import plain
+from open_inference import answered, refused
 from request_decoding import BadRequestError
 from ts.utils.util import PredictionException
 
@@ -30,10 +31,15 @@ class Batch:
     context: Any
     answers: list[str]
     handler: Any
+    opened: Sequence[
+        Mapping[str, Any] | None
+    ]  # by place, the body of a request that is to be answered in the Open Inference Protocol
 
     def answer(self, index: int, key: str, value: Any) -> None:
         """The answer to one request, encoded once."""
-        self.answers[index] = json.dumps({key: plain(value)}, separators=(",", ":"), allow_nan=False)
+        body, found = self.opened[index], plain(value)
+        told = {key: found} if body is None else answered(body, self._model, key, found)
+        self.answers[index] = json.dumps(told, separators=(",", ":"), allow_nan=False)
         self.context.set_response_content_type(index, "application/json")
 
     @contextmanager
@@ -47,7 +53,7 @@ class Batch:
         except (MemoryError, torch.OutOfMemoryError):
             raise
         except BadRequestError as error:
-            self._refuse(index, error, 400, "Bad Request", "BadRequest", str(error))
+            self._refuse(index, error, error.code, error.phrase, error.phrase.replace(" ", ""), str(error))
         except PredictionException as error:  # TorchServe's way to a code of one's own
             self._refuse(index, error, int(error.error_code), "Prediction Error", "PredictionException", str(error.message))
         except Exception as error:  # whatever a model's own function raises is this sample's failure, not the batch's
@@ -75,4 +81,9 @@ class Batch:
         self.handler.error = error
         self.context.set_response_status(code=code, phrase=phrase, idx=index)
         self.context.set_response_content_type(index, "application/json")
-        self.answers[index] = json.dumps({"code": code, "type": kind, "message": text})
+        body, told = self.opened[index], {"code": code, "type": kind, "message": text}
+        self.answers[index] = json.dumps(told if body is None else refused(body, self._model, told))
+
+    @property
+    def _model(self) -> Mapping[str, Any]:
+        return dict(self.context.manifest["model"])

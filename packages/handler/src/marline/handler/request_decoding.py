@@ -13,7 +13,8 @@ What a preprocess function receives, by what was sent and whatever its Content-T
 | UTF-8 text | str |
 
 JSON may wrap one of these as `{"data": ...}`, `{"body": ...}` or `{"instances": [one]}`, and bytes as `{"b64": "..."}`; a form
-sends it as the field `data` or `body`. Goes into every archive beside `base_handler.py`.
+sends it as the field `data` or `body`. A body of the Open Inference Protocol is decoded by `open_inference.py`. gRPC, which has
+no Content-Type, may say it in a field `content-type`. Goes into every archive beside `base_handler.py`.
 """
 
 import base64
@@ -23,15 +24,20 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
-from body_formats import Audio, BadRequestError, decode_bytes
+from body_formats import Audio, BadRequestError, decode_bytes, is_known
+from open_inference import is_open_inference, read_inputs
 
-__all__ = ["Audio", "BadRequestError", "content_type", "decode", "from_base64", "parameters_of", "parsed", "shown"]
+__all__ = ["Audio", "BadRequestError", "content_type", "decode", "from_base64", "open_body", "parameters_of", "parsed", "shown"]
 PAYLOAD = ("data", "body", "instances")
+KIND = "content-type"
 LONGEST_SHOWN = 100  # characters
 
 
-def content_type(context: Any, index: int) -> str:
-    """What a request says its body is; empty where TorchServe's context does not know."""
+def content_type(context: Any, index: int, request: Mapping[str, Any]) -> str:
+    """What a request says its body is; empty where TorchServe's context does not know and no field says it."""
+    if KIND in request:
+        told_there = request[KIND]
+        return told_there.decode(errors="replace") if isinstance(told_there, bytes | bytearray) else str(told_there)
     headers = context.get_all_request_header(index)
     told: Mapping[str, Any] = next((headers[key] for key in PAYLOAD if isinstance(headers.get(key), Mapping)), {})
     return str(told.get("content-type") or "")
@@ -51,8 +57,10 @@ def parsed(request: Mapping[str, Any], kind: str) -> Mapping[str, Any]:
 def decode(request: Mapping[str, Any], kind: str = "") -> Any:
     """The payload of one request, see the top of this file; `kind` is its Content-Type."""
     value = _payload(parsed(request, kind))
-    if kind.startswith("application/json") and isinstance(value, bytes | bytearray):
+    if kind.startswith("application/json") and isinstance(value, bytes | bytearray) and not is_known(value):
         _refuse_json(value)
+    if is_open_inference(value):
+        return read_inputs(value, from_base64)
     for _ in range(2):  # {"instances": [{"data": ...}]}
         value = _unwrapped(value)
     if isinstance(value, Mapping) and set(value) == {"b64"}:
@@ -64,11 +72,11 @@ def decode(request: Mapping[str, Any], kind: str = "") -> Any:
     if value is None or value == "":
         raise BadRequestError("the request has no body")
     try:
-        finite = _finite(value)
+        wrong = _wrong(value)
     except RecursionError:
         raise BadRequestError("the JSON body is nested too deeply") from None
-    if not finite:
-        raise BadRequestError("the JSON body holds NaN or Infinity, which JSON has not")
+    if wrong is not None:
+        raise BadRequestError(f"the JSON body holds {wrong}")
     return value
 
 
@@ -79,8 +87,10 @@ def parameters_of(request: Mapping[str, Any], texts: Collection[str] = ()) -> di
     own `model_name` there.
     """
     body = _payload(request)
-    told = {key: _literal(value, key in texts) for key, value in request.items() if key not in (*PAYLOAD, "model_name")}
-    if isinstance(body, Mapping) and _key(body) is not None:
+    told = {key: _literal(value, key in texts) for key, value in request.items() if key not in (*PAYLOAD, KIND, "model_name")}
+    if is_open_inference(body):
+        told["parameters"] = body.get("parameters") or {}
+    elif isinstance(body, Mapping) and _key(body) is not None:
         told |= {key: value for key, value in body.items() if key not in PAYLOAD}
     inner = told.pop("parameters", {})
     if not isinstance(inner, Mapping):
@@ -98,6 +108,12 @@ def from_base64(text: Any) -> Any:
     except ValueError as error:  # of characters that are not ASCII too
         raise BadRequestError(f"the base64 cannot be decoded: {error}") from None
     return decode_bytes(body)
+
+
+def open_body(request: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The body of a request whose JSON is read, where it is one of the Open Inference Protocol."""
+    body = _payload(request)
+    return body if is_open_inference(body) else None
 
 
 def shown(value: Any) -> str:
@@ -146,12 +162,19 @@ def _literal(value: Any, is_text: bool) -> Any:
         return text
 
 
-def _finite(value: Any) -> bool:
+def _wrong(value: Any) -> str | None:
+    """What Python's reader of JSON lets through and nobody can use, if there is any."""
     if isinstance(value, float):
-        return math.isfinite(value)
+        return None if math.isfinite(value) else "NaN or Infinity, which JSON has not"
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            return f"half a character, {value[error.start]!a}"
+        return None
     if isinstance(value, Mapping):
-        return all(map(_finite, value.values()))
-    return all(map(_finite, value)) if isinstance(value, list) else True
+        value = [*value, *value.values()]
+    return next(filter(None, map(_wrong, value)), None) if isinstance(value, list) else None
 
 
 def _numbers(value: Any) -> torch.Tensor:
