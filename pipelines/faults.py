@@ -88,13 +88,16 @@ def _row(case: ET.Element) -> dict[str, Any]:
 
 
 def _together(rounds: Sequence[Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
-    """One row for each test: how often it passed, its longest time, and the newest reason why it did not."""
+    """One row for each fault and way of injecting it: the rounds in which all its tests passed, its longest time, why not."""
     found: dict[tuple[str, str], dict[str, Any]] = {}
-    for row in (row for each in rounds for row in each):
-        so_far = found.setdefault((row["fault"], row["what"]), {**row, "passed": 0, "seconds": 0.0, "why": ""})
+    for number, row in ((number, row) for number, each in enumerate(rounds) for row in each):
+        so_far = found.setdefault((row["fault"], row["what"]), {**row, "seconds": 0.0, "why": "", "failed": set()})
         so_far["seconds"] = max(so_far["seconds"], row["seconds"])
-        so_far["passed"] += not row["why"]
-        so_far["why"] = row["why"] or so_far["why"]
+        if row["why"]:
+            so_far["failed"].add(number)
+            so_far["why"] = row["why"]
+    for row in found.values():
+        row["passed"] = len(rounds) - len(row.pop("failed"))
     return sorted(found.values(), key=lambda row: str(row["fault"]))
 
 

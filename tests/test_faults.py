@@ -1,5 +1,6 @@
 """The command that injects faults refuses what there is not, and counts what passed."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -60,11 +61,16 @@ def test_a_round_says_of_each_fault_whether_it_passed_and_in_what_time(tmp_path:
     assert ["F91"] == [row["fault"] for row in _round(tmp_path, "F91")]
 
 
-def test_rounds_are_counted_fault_by_fault() -> None:
-    row: dict[str, Any] = {"fault": "F90", "group": "deploy", "what": "it", "expected": "this", "budget_s": 5.0, "why": ""}
+def test_rounds_are_counted_in_which_every_test_of_a_fault_passed() -> None:
+    good: dict[str, Any] = {"fault": "F90", "group": "deploy", "what": "it", "expected": "this", "budget_s": 5.0, "why": ""}
+    bad = {**good, "why": "failure: no"}
 
-    (together,) = _together(
-        [[{**row, "seconds": 1.0}], [{**row, "seconds": 3.0, "why": "failure: no"}], [{**row, "seconds": 2.0}]]
-    )
+    rounds = [
+        [{**good, "seconds": 1.0}] * 2,
+        [{**bad, "seconds": 3.0}, {**good, "seconds": 1.0}],
+        [{**good, "seconds": 2.0}] * 2,
+    ]
+    (together,) = _together(rounds)
 
+    assert together == json.loads(json.dumps(together))
     assert (2, 3.0, "failure: no") == (together["passed"], together["seconds"], together["why"])

@@ -91,6 +91,14 @@ def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Se
         one.process.wait(20)
 
 
+@pytest.fixture
+def served(request: pytest.FixtureRequest, serve: Callable[..., Serving], make: Make, until: Until) -> Serving:
+    """One that serves; a parameter is of its model-config.yaml."""
+    one = serve(make("served", **getattr(request, "param", {})))
+    until(lambda: "curl" in one.said or one.process.poll() is not None, 60, "it serves")
+    return one
+
+
 @pytest.mark.faults("F03", "SIGKILL of Java under load", "seen in 3 s, no orphan, no trial of it, a clean restart", seconds=40)
 def test_f03_a_killed_java_is_noticed_leaves_nothing_and_its_trial_does_not_count(
     config: DeployConfig, make: Make, until: Until, tmp_path: Path
@@ -120,11 +128,8 @@ def test_f03_a_killed_java_is_noticed_leaves_nothing_and_its_trial_does_not_coun
 
 
 @pytest.mark.faults("F04", "SIGTERM to a serving server", "exit code 0; in 20 s no process, port or file of it", seconds=30)
-def test_f04_a_server_that_is_told_to_stop_is_gone_within_its_time(
-    serve: Callable[..., Serving], make: Make, until: Until
-) -> None:
-    one = serve(make("stops"))
-    until(lambda: "curl" in one.said, 20, "it serves")
+def test_f04_a_server_that_is_told_to_stop_is_gone_within_its_time(served: Serving) -> None:
+    one = served
     below = psutil.Process(one.process.pid).children(recursive=True)
     ports = {found.laddr.port for each in below for found in each.net_connections("tcp") if found.status == psutil.CONN_LISTEN}
     assert len(below) >= 3  # the guard, Java, a worker
@@ -142,11 +147,9 @@ def test_f04_a_server_that_is_told_to_stop_is_gone_within_its_time(
 @pytest.mark.faults(
     "F10", "a worker killed that cannot be loaded again", "DOWN after maxRetryTimeoutInSec 5; nothing waits", seconds=40
 )
-def test_f10_a_model_that_torchserve_has_given_up_is_called_down(
-    serve: Callable[..., Serving], make: Make, until: Until
-) -> None:
-    one = serve(make("gone", maxRetryTimeoutInSec=5))
-    until(lambda: "curl" in one.said, 20, "it serves")
+@pytest.mark.parametrize("served", [{"maxRetryTimeoutInSec": 5}], ids=["5 s"], indirect=True)
+def test_f10_a_model_that_torchserve_has_given_up_is_called_down(served: Serving, until: Until) -> None:
+    one = served
     state = json.loads(next((one.home / "t").rglob("digits_cnn.json")).read_text())
     (order,) = one.folder.glob("temp/models/*/order.json")
     order.unlink()

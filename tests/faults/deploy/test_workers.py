@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from marline.core import read_config
-from marline.deploy import Server
+from marline.deploy import Server, ask
 from marline.loadtest import Load, Target, measure, percentile
 from marline.tune._curve import fitting_curve
 from marline.tune._tune import within_memory
@@ -58,6 +58,26 @@ def test_f02_a_batch_whose_worker_is_killed_fails_at_once_and_nothing_else_does(
     assert failed_s < 2
     assert [(200, n) for n in range(4)] == [(answer.status, answer.body["output"]["n"]) for answer in behind.result()]
     assert model.serves()
+
+
+@pytest.mark.faults("F02", "the same, asked by our own client", "asked again where that does no harm, else not", seconds=30)
+def test_f02_our_client_asks_again_only_what_may_be_answered_twice(obey: Obey, until: Until, tmp_path: Path) -> None:
+    model, begun = obey("asked"), tmp_path / "begun"
+    body = json.dumps({"n": 5, "write": str(begun), "sleep_s": 1}).encode()
+    client, answers = model.server.client, {}
+
+    for idempotent in (False, True):
+        begun.unlink(missing_ok=True)
+        with ThreadPoolExecutor(1) as asking:
+            asked = asking.submit(ask, client, "asked", body, "application/json", idempotent=idempotent, deadline_s=20)
+            until(begun.exists, 10, "it has begun")
+            model.worker.kill()
+            answers[idempotent] = asked.result()
+        until(model.serves, BACK_S, "it serves again")
+
+    assert answers[False].status in {500, 507}
+    assert 1 == answers[False].tries
+    assert (200, 2) == (answers[True].status, answers[True].tries)
 
 
 @pytest.mark.faults(
