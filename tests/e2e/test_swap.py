@@ -64,7 +64,9 @@ def changed(source: Path, folder: Path, change: tuple[str, str]) -> Path:
     with zipfile.ZipFile(source) as old, zipfile.ZipFile(file, "w") as new:
         for entry in old.infolist():
             text = old.read(entry)
-            new.writestr(entry, text.replace(*(one.encode() for one in change)) if entry.filename == "handler.py" else text)
+            new.writestr(
+                entry, text.replace(change[0].encode(), change[1].encode()) if entry.filename == "handler.py" else text
+            )
     return file
 
 
@@ -192,8 +194,7 @@ def test_a_worker_that_dies_again_and_again_is_called_down_though_ping_says_heal
     server: Server, release: Callable[..., Release], until: Callable[..., float]
 ) -> None:
     swap(server, MODEL, release())
-    restarts, found = Restarts(), []
-    killed: set[int] = set()
+    restarts, killed, found = Restarts(), set[int](), list[str]()
 
     def looping() -> bool:
         versions = server.client.versions(MODEL)

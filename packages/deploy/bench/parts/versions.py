@@ -58,7 +58,7 @@ def _changed(archive: Path, folder: Path, change: tuple[str, str]) -> Path:
             content = old.read(entry)
             if entry.filename == "handler.py":
                 assert change[0].encode() in content
-                content = content.replace(*(text.encode() for text in change))
+                content = content.replace(change[0].encode(), change[1].encode())
             new.writestr(entry, content)
     return folder / archive.name
 
