@@ -60,13 +60,11 @@ def _moved(pair: Pair, apart: int) -> Any:
 
 
 def changed(source: Path, folder: Path, change: tuple[str, str]) -> Path:
-    file = folder / source.name
+    file, (before, after) = folder / source.name, (text.encode() for text in change)
     with zipfile.ZipFile(source) as old, zipfile.ZipFile(file, "w") as new:
         for entry in old.infolist():
             text = old.read(entry)
-            new.writestr(
-                entry, text.replace(change[0].encode(), change[1].encode()) if entry.filename == "handler.py" else text
-            )
+            new.writestr(entry, text.replace(before, after) if entry.filename == "handler.py" else text)
     return file
 
 
