@@ -18,7 +18,7 @@ from packages.handler.bench.parts.archives import life
 from packages.handler.bench.parts.figure import figure, spread
 
 MODEL, SWAPS = "digits_cnn", 20
-SWAP_S, BAD_S, NEVER_S = 12.0, 60.0, 15.0  # NEVER_S: when one that never becomes ready is given up
+SWAP_S, BAD_S, NEVER_S = 8.0, 60.0, 15.0  # between swaps; of load beside bad ones; until one that never gets ready is given up
 
 
 def swaps() -> list[dict[str, Any]]:
@@ -27,13 +27,15 @@ def swaps() -> list[dict[str, Any]]:
     with _served() as (server, made, digits, folder):
 
         def beside() -> None:
+            began = time.monotonic()
             for turn in range(SWAPS):
+                time.sleep(max(0.0, began + turn * SWAP_S - time.monotonic()))
                 done = swap(server, MODEL, made.releases[(turn + 1) % 2])
                 if done.warning or done.before is None:
                     raise StageError(f"swap {turn + 1} was none: {done}")
                 took.append(done.seconds)
 
-        answers = under_load(server, MODEL, list(made.samples), digits, SWAPS * SWAP_S, folder / "load", beside)
+        answers = under_load(server, MODEL, list(made.samples), digits, (SWAPS + 2) * SWAP_S, folder / "load", beside)
     bad = sum(answers.problems.values())
     note = f"{answers.told()}; {answers.switches} switches from one answer to the next; a swap took {spread(took, 1)} s"
     holds = bad == 0 and not answers.over and answers.switches >= SWAPS
