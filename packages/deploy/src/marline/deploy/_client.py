@@ -26,6 +26,7 @@ class Status:
     max_batch_delay_ms: int
     workers: tuple[tuple[int, str], ...]  # (pid, READY or UNLOADING)
     pending: int
+    version: str = ""
 
     @property
     def ready(self) -> int:
@@ -93,15 +94,16 @@ class Client:
     def describe(self, model: str) -> Status | None:
         """How a model stands; None where there is no such model."""
         answer = self._manage("GET", f"/models/{model}", {}, also=404)
-        if not isinstance(answer, list):
-            return None
-        told: Mapping[str, Any] = answer[0]
-        return Status(
-            batch_size=told["batchSize"],
-            max_batch_delay_ms=told["maxBatchDelay"],
-            workers=tuple((worker["pid"], worker["status"]) for worker in told["workers"]),
-            pending=told.get("jobQueueStatus", {}).get("pendingRequests", 0),
-        )
+        return _status(answer[0]) if isinstance(answer, list) else None
+
+    def versions(self, model: str) -> tuple[Status, ...]:
+        """How every version of a model stands; none where there is no such model."""
+        answer = self._manage("GET", f"/models/{model}/all", {}, also=404)
+        return tuple(map(_status, answer)) if isinstance(answer, list) else ()
+
+    def make_default(self, model: str, version: str) -> None:
+        """From now on requests that name no version go to this one."""
+        self._manage("PUT", f"/models/{model}/{version}/set-default", {})
 
     def predict(self, model: str, body: bytes, content_type: str, deadline_s: float = DEADLINE_S) -> Reply:
         """Send one request body and return whatever comes back; ServerError where nothing does."""
@@ -147,10 +149,21 @@ class Client:
 
     def _http(self, deadline_s: float) -> httpx2.Client:
         # Plain HTTP on loopback: reading the certificates of the world for it would take 30 ms each time.
-        return httpx2.Client(transport=self.transport, timeout=deadline_s, verify=False)
+        encrypted = self.management_url.startswith("https:") or self.inference_url.startswith("https:")
+        return httpx2.Client(transport=self.transport, timeout=deadline_s, verify=encrypted)
 
     def _headers(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self.tokens.management}"}
+
+
+def _status(told: Mapping[str, Any]) -> Status:
+    return Status(
+        batch_size=told["batchSize"],
+        max_batch_delay_ms=told["maxBatchDelay"],
+        workers=tuple((worker["pid"], worker["status"]) for worker in told["workers"]),
+        pending=told.get("jobQueueStatus", {}).get("pendingRequests", 0),
+        version=told.get("modelVersion", ""),
+    )
 
 
 def content_type_of(name: str) -> str:
