@@ -92,8 +92,7 @@ def test_pods_ask_for_ready_workers_and_leave_before_they_stop(plan: Plan) -> No
 
     asked = {role: model[f"{role}Probe"]["exec"]["command"] for role in ("startup", "readiness", "liveness")}
     assert asked == {role: ["python", "/srv/probe.py", role] for role in asked}
-    assert (["sleep", "6"], 26) == (model["lifecycle"]["preStop"]["exec"]["command"], pod["terminationGracePeriodSeconds"])
-    assert "Always" == pod["initContainers"][0]["restartPolicy"]
+    assert (["sleep", "5"], 51) == (model["lifecycle"]["preStop"]["exec"]["command"], pod["terminationGracePeriodSeconds"])
 
 
 def test_the_service_splits_between_live_and_canary_pods(plan: Plan) -> None:
@@ -120,11 +119,11 @@ def test_a_gpu_is_asked_for_where_one_was_measured(plan: Plan) -> None:
 
 
 @pytest.mark.parametrize("gpu", [True, False])
-def test_nothing_in_a_pod_or_service_may_write_or_rise(plan: Plan, gpu: bool) -> None:
+def test_nothing_in_a_container_may_write_or_rise(plan: Plan, gpu: bool) -> None:
     pod = deployment(replace(plan, gpu=gpu))["spec"]["template"]["spec"]
     services = compose(replace(plan, gpu=gpu))["services"].values()
 
-    for each in (*pod["containers"], *pod["initContainers"]):
+    for each in pod["containers"]:
         assert {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}} == each[
             "securityContext"
         ]

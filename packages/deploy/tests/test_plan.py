@@ -49,7 +49,7 @@ def test_a_plan_comes_from_what_was_measured(tuned: Callable[..., Manifest]) -> 
     assert ("digits-cnn", "registry:5000/team/digits:20260102-030405-6789") == (plan.name, plan.image)
     assert (True, 2, 9, 1) == (plan.gpu, plan.threads, plan.replicas, plan.canary_replicas)
     assert (42, 8) == (plan.serving.job_queue_size, plan.serving.batch_size)  # 1000/s x 50 ms, less the batch being served
-    assert (6, 26) == (plan.drain_s, plan.grace_s)
+    assert (1, 46) == (plan.drain_s, plan.grace_s)
 
 
 def test_without_a_rate_within_the_objective_a_batch_for_each_worker_may_wait(tuned: Callable[..., Manifest]) -> None:

