@@ -28,10 +28,11 @@ STAGES = {
     "wrap": "Stage 2: a self-contained Hugging Face repository whose use can be tracked.",
     "export": "Stage 3: TorchScript, proven equal to the eager model.",
     "archive": "Stage 4: the .mar, with the shared handler inside; of any files: model_name=X model_file=F; inspect=FILE.mar",
-    "deploy": "Stage 5: prove the archive over HTTP on a real TorchServe; status=true shows the servers that run.",
+    "deploy": "Stage 5: prove the archive over HTTP; status=true shows the servers, deploy.target=compose takes a run elsewhere.",
     "tune": "Stage 6: find batch size and delay with real load: nox -s tune -- model=digits_cnn tune.slo_ms=50",
     "report": "Stage 7: the capacity report as HTML, Markdown and JSON.",
 }
+LOCAL = "deploy.target=local"
 FIRST_PARTY = (
     *("marline", "marline_tracker", "audio_input", "base_handler", "batch_facts", "body_formats", "collation", "device_use"),
     *("eager_model", "emulated_device", "explanation", "graph_file", "image_input", "method_call", "model_loading"),
@@ -84,6 +85,8 @@ def add_stage(name: str, summary: str) -> None:
             run(session, "python", "-m", "marline.archive", *session.posargs)  # no stage of a run: any files, any archive
         elif name == "deploy" and "status=true" in session.posargs:
             run(session, "python", "-m", "marline.deploy.status", *session.posargs)
+        elif name == "deploy" and any(word.startswith("deploy.target=") for word in set(session.posargs) - {LOCAL}):
+            run(session, "python", "-m", "marline.deploy.target", *session.posargs)  # what becomes of a run that is done
         else:
             run(session, "python", "-m", "pipelines", f"until={name}", *session.posargs)
 

@@ -115,6 +115,10 @@ class Console:
         for name, value in rows:
             self.terminal.print(f"  [bold]{name:<12}[/] {escape(value)}", highlight=False)
 
+    def delivered(self, told: str) -> None:
+        """Where the tuned archive went."""
+        self.terminal.print(f"  [bold]{'target':<12}[/] {escape(told)}", highlight=False)
+
 
 def headline(manifest: Manifest) -> str:
     """The one fact about a finished stage that its line shows."""

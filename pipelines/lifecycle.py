@@ -6,6 +6,7 @@ from pathlib import Path
 from prefect import flow
 
 from marline.core import Manifest, accelerator_of, complete, new_run, project_root, read_config
+from marline.deploy import refuse_random
 from pipelines import tasks
 from pipelines.console import Console
 
@@ -13,6 +14,7 @@ from pipelines.console import Console
 def life(run: tasks.Run) -> Iterator[Manifest]:
     """Take one model from its source to a measured capacity, a stage at a time; each yields what it left behind."""
     yield (loaded := run.stage(tasks.load))
+    refuse_random(run.config, loaded)
     yield (wrapped := run.stage(tasks.wrap, loaded))
     yield (exported := run.stage(tasks.export, loaded, wrapped))
     yield (archived := run.stage(tasks.archive, wrapped, exported))
@@ -35,4 +37,5 @@ def lifecycle(model: str, settings: list[str]) -> Path:
         if config.until == "report":
             complete(folder, config.keep_runs)
             console.summarise(manifest)
+            run.deliver()
     return folder

@@ -42,6 +42,7 @@ from marline.report import StageTime
 from pipelines.console import Console
 
 MEASURED = ("deploy", "tune")  # what they find out is true of this machine only
+AFTERWARDS = {"target", "archive_url", "image", "replicas", "canary_percent"}  # of deploy: where a finished run goes
 
 
 @dataclass
@@ -70,6 +71,12 @@ class Run:
         adopt(self.folder, manifest)
         self.times.append(StageTime(name=name, seconds=manifest.seconds, cached=cached, run=manifest.run))
         return manifest
+
+    def deliver(self) -> None:
+        """Bring the finished run to its target, where that is not this machine."""
+        told = marline.deploy.deliver(self.config, self.folder)
+        if told:
+            self.console.delivered(told)
 
     def _take(self, name: str, key: str, work: Callable[[], Manifest], *, refresh: bool) -> Manifest:
         told = STAGE.with_options(name=name, task_run_name=f"{name} {self.config.model}", refresh_cache=refresh)
@@ -140,8 +147,8 @@ def report(run: Run, *inputs: Manifest) -> Manifest:
 
 def _key(stage: str, run: Run, inputs: tuple[Manifest, ...]) -> str:
     """Everything that decides what a stage makes, hashed; the same key means the same work."""
-    config = run.config
-    told: dict[str, Any] = {stage: getattr(config, stage).model_dump(mode="json")}
+    config, proof = run.config, run.config.deploy.model_dump(mode="json", exclude=AFTERWARDS)
+    told: dict[str, Any] = {stage: proof if stage == "deploy" else getattr(config, stage).model_dump(mode="json")}
     if stage == "load":
         told["files"] = _sha256(marline.load.local_files(config.load))
     if stage == "wrap":
@@ -154,7 +161,7 @@ def _key(stage: str, run: Run, inputs: tuple[Manifest, ...]) -> str:
         named = [*config.archive.extra_files, config.archive.requirements_file]
         told["files"] = _sha256([Path(file) for file in named if file is not None])
     if stage == "tune":
-        told |= {"loadtest": config.loadtest.model_dump(mode="json"), "deploy": config.deploy.model_dump(mode="json")}
+        told |= {"loadtest": config.loadtest.model_dump(mode="json"), "deploy": proof}
         told["accelerator"] = run.accelerator.model_dump(mode="json")
     if stage in MEASURED:
         told["machine"] = machine()

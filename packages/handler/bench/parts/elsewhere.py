@@ -5,7 +5,6 @@ The server is started with TorchServe's own command; only its addresses, its fol
 
 import json
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator

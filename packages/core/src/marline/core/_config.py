@@ -239,7 +239,23 @@ class ArchiveConfig(Section):
 class DeployConfig(Section):
     """How TorchServe is run."""
 
-    target: Literal["local"] = Field(description="where the archive is served", examples=["local"])
+    target: Literal["local", "remote", "compose", "kubernetes"] = Field(
+        description="where the tuned archive goes; every run proves its archive on a local server first", examples=["compose"]
+    )
+    archive_url: str | None = Field(
+        pattern=r"^(https?://[^\s@?#]+/)?\w[\w.\-]*\.mar$",
+        description="where the remote server finds the archive: a file in its model store, or an address it may fetch from",
+        examples=["resnet50-2.mar"],
+    )
+    image: str | None = Field(
+        pattern=r"^[a-z0-9]+([._\-]+[a-z0-9]+)*(:\d+)?(/[a-z0-9]+([._\-]+[a-z0-9]+)*)*$",
+        description="name of the container image, without a tag: the run is the tag; null takes the model's name",
+        examples=["registry:5000/team/resnet50"],
+    )
+    replicas: int = Field(ge=1, le=1000, description="pods of a Kubernetes deployment, at least", examples=[2])
+    canary_percent: int = Field(
+        ge=1, le=50, description="share of the requests that the canary of a Kubernetes deployment gets", examples=[10]
+    )
     ready_s: float = Field(gt=0, description="server and worker must be ready within this", examples=[120])
     java_home: str | None = Field(description="a Java 17+ to use; null takes the one that pip installed", examples=["null"])
     max_request_mb: int = Field(ge=1, le=2000, description="larger request bodies are refused", examples=[16])

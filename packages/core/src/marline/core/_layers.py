@@ -62,6 +62,7 @@ def read_config(words: Sequence[str]) -> Loaded:
     _known_accelerator(root, config, origins)
     _one_handler(config, origins)
     _safe(config, origins)
+    _may_leave(config, origins)
     return Loaded(config, origins)
 
 
@@ -187,6 +188,21 @@ def _safe(config: Config, origins: Mapping[str, str]) -> None:
         raise RequestError(
             f"deploy.tokens = false from {origins['deploy.tokens']} is unsafe: {why}; write deploy.tokens=true, "
             f"or deploy.allow_unsafe=[{','.join(wanted)}] if that is meant"
+        )
+
+
+def _may_leave(config: Config, origins: Mapping[str, str]) -> None:
+    """Refuse at once what `marline.deploy` would refuse after the run: only what can be trusted leaves this machine."""
+    unfit = {
+        "profile": config.profile == "smoke",
+        "accelerator": config.accelerator not in ACCELERATORS,
+        "load.weights": config.load.weights == "random",
+    }
+    found = [f"{key} from {origins[key]}" for key, is_unfit in unfit.items() if is_unfit]
+    if config.deploy.target != "local" and found:
+        raise RequestError(
+            f"deploy.target = {config.deploy.target!r} from {origins['deploy.target']} takes no smoke runs, no emulated ones "
+            f"and no random weights: change {', '.join(found)}, or write deploy.target=local"
         )
 
 

@@ -11,6 +11,7 @@ from marline.deploy._grpc import GrpcClient
 from marline.deploy._oip import Inference, Tensor, infer, model_ready
 from marline.deploy._server import Server, serving
 from marline.deploy._swap import Release, Swapped, roll_back, swap
+from marline.deploy._targets import deliver, refuse_random
 from marline.deploy._tokens import Tokens
 
 __all__ = [
@@ -34,12 +35,14 @@ __all__ = [
     "assigned",
     "classify",
     "content_type_of",
+    "deliver",
     "deploy",
     "drain",
     "infer",
     "model_ready",
     "plan",
     "prove",
+    "refuse_random",
     "roll_back",
     "serving",
     "swap",

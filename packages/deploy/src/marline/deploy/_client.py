@@ -258,7 +258,8 @@ class Client:
 
     def _http(self, deadline_s: float) -> httpx2.Client:
         # Plain HTTP on loopback: reading the certificates of the world for it would take 30 ms each time.
-        return httpx2.Client(transport=self.transport, timeout=deadline_s, verify=False)
+        encrypted = self.management_url.startswith("https:") or self.inference_url.startswith("https:")
+        return httpx2.Client(transport=self.transport, timeout=deadline_s, verify=encrypted)
 
 
 def _path(model: str, version: str | None) -> str:

@@ -41,7 +41,7 @@ def deploy(model: str, config: DeployConfig, exported: Manifest, archived: Manif
     facts = {
         "archive_sha256": archived.facts["sha256"],
         "archive": archived.facts["archive"],
-        "target": config.target,
+        "target": "local",  # of this proof; another target gets the tuned archive last
         "ready_s": round(ready_s, 2),
         "workers": status.ready,
         "batch_size": status.batch_size,
