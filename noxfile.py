@@ -28,7 +28,7 @@ STAGES = {
     "wrap": "Stage 2: a self-contained Hugging Face repository whose use can be tracked.",
     "export": "Stage 3: TorchScript, proven equal to the eager model.",
     "archive": "Stage 4: the .mar, with the shared handler inside; of any files: model_name=X model_file=F; inspect=FILE.mar",
-    "deploy": "Stage 5: prove the archive over HTTP; status=true shows the servers, deploy.target=compose takes a run elsewhere.",
+    "deploy": "Stage 5: prove the archive over HTTP; status=true shows the servers, deploy.target=compose takes it elsewhere.",
     "tune": "Stage 6: find batch size and delay with real load: nox -s tune -- model=digits_cnn tune.slo_ms=50",
     "report": "Stage 7: the capacity report as HTML, Markdown and JSON.",
 }

@@ -100,7 +100,7 @@ def _url(environment: Mapping[str, str], name: str) -> str:
         good = False
     if not good or "@" in url:
         raise RequestError(
-            f"{name} of the environment is no http(s)://HOST:PORT, which deploy.target=remote needs; keys go elsewhere"
+            f"{name} of the environment is no http(s)://HOST:PORT, without path or password; deploy.target=remote needs it"
         )
     if parts.scheme == "http" and parts.hostname not in LOOPBACK:
         raise RequestError(
