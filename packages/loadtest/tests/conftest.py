@@ -18,13 +18,16 @@ def serve() -> Iterator[Serve]:
     """Start the test server; it is ended with the test."""
     with ExitStack() as stack:
 
-        def start(*, delay_s: float = 0.0, status: int = 200, pause_at: int = -1, pause_s: float = 0.0) -> Target:
-            words = [str(word) for word in (delay_s, status, pause_at, pause_s)]
+        def start(
+            *, delay_s: float = 0.0, status: int = 200, pause_at: int = -1, pause_s: float = 0.0, token_file: Path | None = None
+        ) -> Target:
+            words = [str(word) for word in (delay_s, status, pause_at, pause_s)] + [str(token_file)] * (token_file is not None)
             command = [sys.executable, str(Path(__file__).with_name("server.py")), *words]
             server = stack.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
             stack.callback(server.kill)
             assert server.stdout is not None
-            return Target(url=f"http://127.0.0.1:{int(server.stdout.readline())}/predictions/test", token="a-token")
+            url = f"http://127.0.0.1:{int(server.stdout.readline())}/predictions/test"
+            return Target(url=url, token="a-token", token_file=token_file)
 
         yield start
 
