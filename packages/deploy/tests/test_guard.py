@@ -115,3 +115,17 @@ def test_a_killed_guard_guards_nothing_though_its_holder_has_not_looked(tmp_path
         sweep()
 
     assert ((0, 1), (0, 0)) == (before, servers())
+
+
+def test_when_its_process_is_killed_what_it_left_running_is_ended(tmp_path: Path) -> None:
+    folder = new_folder()
+    with guard(folder, tmp_path) as process:
+        java = java_of(folder)
+        worker = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)", f"{folder}/.ts.sock.9000"])
+        threading.Thread(target=worker.wait).start()
+
+        psutil.Process(java).kill()
+
+        assert 0 != worker.wait(DEADLINE_S)
+        process.wait(DEADLINE_S)
+    assert not folder.exists()

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from marline.core import Config, RequestError, Section, read_config, seal
-from marline.deploy.serve import servable
+from marline.deploy.serve import requested, servable
 
 OLD, NEW, NEWER = "20260101-000000-0001", "20260102-000000-0002", "20260103-000000-0003"
 
@@ -75,3 +75,24 @@ def test_the_state_of_a_server_is_its_owner_s_alone(tmp_path: Path) -> None:
     shown = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True, timeout=60)
 
     assert 0o600 == stat.S_IMODE(Path(shown.stdout.strip()).stat().st_mode)
+
+
+def test_models_of_one_server_are_named_together() -> None:
+    configs = requested(["model=digits_cnn,minilm", "deploy.token_min=30"])
+
+    assert [("digits_cnn", 30), ("minilm", 30)] == [(config.model, config.deploy.token_min) for config in configs]
+
+
+def test_a_run_is_of_one_model() -> None:
+    with pytest.raises(RequestError, match=rf"run={OLD} is a run of one model, and 2 are named"):
+        requested(["model=digits_cnn,minilm", f"run={OLD}"])
+
+
+def test_a_swap_without_a_server_names_the_command_that_starts_one(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "marline.deploy._swap_command", "model=digits_cnn", f"artifacts={tmp_path}"]
+    env = {**os.environ, "XDG_STATE_HOME": str(tmp_path)}
+
+    refused = subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=60)
+
+    assert (2, "") == (refused.returncode, refused.stdout)
+    assert "no server of digits_cnn is running; start one with nox -s serve -- model=digits_cnn" in refused.stderr

@@ -1,6 +1,8 @@
 """One bad sample never fails its neighbours."""
 
 import io
+import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -127,3 +129,9 @@ def test_unusual_images_are_converted_and_answered(digits: Any, ask: Ask, body: 
 
     assert {} == context.statuses
     assert answers[0]["output"]["digit"] in range(10)
+
+
+def test_a_description_says_which_worker_answers(digits: Any) -> None:
+    context = FakeContext(Path(), headers={0: {"describe": "True"}})
+
+    assert [{"worker": os.getpid()}] == [json.loads(answer) for answer in digits.handle([{}], context)]

@@ -19,14 +19,21 @@ def serve() -> Iterator[Serve]:
     with ExitStack() as stack:
 
         def start(
-            *, delay_s: float = 0.0, status: int = 200, pause_at: int = -1, pause_s: float = 0.0, message: str = ""
+            *,
+            delay_s: float = 0.0,
+            status: int = 200,
+            pause_at: int = -1,
+            pause_s: float = 0.0,
+            message: str = "",
+            token_file: Path | None = None,
         ) -> Target:
-            words = [str(word) for word in (delay_s, status, pause_at, pause_s, message)]
+            words = [str(word) for word in (delay_s, status, pause_at, pause_s, message, token_file or "")]
             command = [sys.executable, str(Path(__file__).with_name("server.py")), *words]
             server = stack.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
             stack.callback(server.kill)
             assert server.stdout is not None
-            return Target(url=f"http://127.0.0.1:{int(server.stdout.readline())}/predictions/test", token="a-token")
+            url = f"http://127.0.0.1:{int(server.stdout.readline())}/predictions/test"
+            return Target(url=url, token="a-token", token_file=token_file)
 
         yield start
 

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -75,6 +76,33 @@ def test_error_answers_are_lost_requests_of_their_class(
 
     assert {f"HTTP {status} {named}": 25} == measurement.errors
     assert np.all(np.isinf(measurement.latencies_ms))
+
+
+def test_a_request_whose_token_was_renewed_is_sent_again_with_the_new_one(serve: Serve, payload: Path, tmp_path: Path) -> None:
+    token_file = tmp_path / "token.json"
+    token_file.write_text('{"token": "a-token"}')
+    load = Load(rps=50, seconds=1, warmup_s=0, arrivals="constant", seed=0, timeout_s=2)
+
+    measurement = measure(serve(token_file=token_file), [payload], load, tmp_path / "out", answers=True)
+
+    samples = json.loads((tmp_path / "out" / "samples.json").read_text())
+    assert {} == measurement.errors
+    assert samples["resent"] >= 4
+    assert {"Bearer a-token", "Bearer token-10", "Bearer token-20"} <= {
+        answer.split(" image")[0] for answer in samples["answer"]
+    }
+    assert np.nanmax(measurement.latencies_ms) >= 50  # the wait for the new one counts
+
+
+def test_a_token_that_is_wrong_for_good_is_a_lost_request(serve: Serve, payload: Path, tmp_path: Path) -> None:
+    token_file = tmp_path / "token.json"
+    token_file.write_text('{"token": "a-token"}')
+    load = Load(rps=20, seconds=1.5, warmup_s=0, arrivals="constant", seed=0, timeout_s=3)
+    target = serve(token_file=token_file)
+
+    measurement = measure(replace(target, token="wrong", token_file=None), [payload], load, tmp_path / "out")
+
+    assert {"HTTP 400 InvalidKeyException": 30} == measurement.errors
 
 
 def test_a_server_that_is_not_there_loses_every_request(payload: Path, tmp_path: Path) -> None:

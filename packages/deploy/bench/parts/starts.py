@@ -14,7 +14,7 @@ from packages.handler.bench.parts.archives import Life, life
 from packages.handler.bench.parts.elsewhere import plain_torchserve
 from packages.handler.bench.parts.figure import figure, ratios, spread, turns
 
-MODEL, PASSES, LIMIT = "digits_cnn", 4, 1.2
+MODEL, PASSES, LIMIT = "digits_cnn", 6, 1.2
 
 
 def starts() -> list[dict[str, Any]]:
