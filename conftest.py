@@ -12,7 +12,11 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 ALONE = tuple(  # start servers, but need no run of the others
-    f"tests/e2e/test_{name}.py" for name in ("custom_service", "models", "new_model", "torchserve_contract")
+    f"tests/e2e/test_{name}.py"
+    for name in (
+        *("archive", "clients", "custom_service", "from_scratch", "models", "new_model", "observation"),
+        "torchserve_contract",
+    )
 )
 
 
