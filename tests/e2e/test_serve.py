@@ -80,24 +80,6 @@ def test_a_load_test_finds_it(served: Served, place: Any) -> None:
     assert (shown.code == 0) == ("valid              yes" in shown.out)
 
 
-@pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl on this machine")
-def test_without_the_run_s_samples_the_example_inside_the_archive_is_sent(smoke: Any, place: Any, tmp_path: Path) -> None:
-    own = type(place)(place.root, tmp_path / "artifacts", place.temp)
-    run = own.artifacts / "digits_cnn" / smoke.run.name
-    shutil.copytree(smoke.run, run, ignore=lambda *_: {"load"})
-    with own.start("marline.deploy.serve", "model=digits_cnn", f"run={run.name}") as process:
-        try:
-            greeting = process.stdout.readline()
-            curl = process.stdout.readline()
-            assert greeting, process.stderr.read()
-            done = subprocess.run(shlex.split(curl), capture_output=True, text=True, check=True, timeout=30)
-        finally:
-            process.send_signal(signal.SIGINT)
-            process.wait(30)
-
-    assert {"digit", "probability"} == json.loads(done.stdout)["output"].keys()
-
-
 def test_a_newer_run_is_taken_without_loss_and_a_bad_one_is_not(served: Served, smoke: Any, place: Any, tmp_path: Path) -> None:
     own = type(place)(place.root, tmp_path / "artifacts", place.temp)
     before = json.loads(served.state.read_text())
@@ -132,6 +114,24 @@ def another(run: Path, copy: Path, version: str = "1.1") -> Path:
     told = TuneConfig.model_validate(tuned.config)
     seal(copy / "tune", model="digits_cnn", config=told, inputs=[], facts=facts, started=time.monotonic())
     return copy
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl on this machine")
+def test_without_the_run_s_samples_the_example_inside_the_archive_is_sent(smoke: Any, place: Any, tmp_path: Path) -> None:
+    own = type(place)(place.root, tmp_path / "artifacts", place.temp)
+    run = own.artifacts / "digits_cnn" / smoke.run.name
+    shutil.copytree(smoke.run, run, ignore=lambda *_: {"load"})
+    with own.start("marline.deploy.serve", "model=digits_cnn", f"run={run.name}") as process:
+        try:
+            greeting = process.stdout.readline()
+            curl = process.stdout.readline()
+            assert greeting, process.stderr.read()
+            done = subprocess.run(shlex.split(curl), capture_output=True, text=True, check=True, timeout=30)
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.wait(30)
+
+    assert {"digit", "probability"} == json.loads(done.stdout)["output"].keys()
 
 
 def test_ctrl_c_ends_it_without_a_trace_and_a_load_test_then_names_the_command(served: Served, place: Any) -> None:
