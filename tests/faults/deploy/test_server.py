@@ -19,7 +19,7 @@ import psutil
 import pytest
 
 from marline.core import DeployConfig, MarlineError, Section, ServerError, file_sha256, read_config, seal
-from marline.deploy import serving
+from marline.deploy import Server, serving
 from marline.handler import Pair, write_golden
 from marline.tune._trial import Bench, Setting, run_trial
 
@@ -99,18 +99,25 @@ def served(request: pytest.FixtureRequest, serve: Callable[..., Serving], make: 
     return one
 
 
+@pytest.fixture
+def own_server(config: DeployConfig, make: Make, tmp_path: Path) -> Iterator[Server]:
+    """A server that may be killed, with a model."""
+    with serving(config, tmp_path / "logs") as server:
+        server.load(make("killed"), "killed", batch_size=1, max_batch_delay_ms=10, workers=1)
+        yield server
+
+
 @pytest.mark.faults("F03", "SIGKILL of Java under load", "seen in 3 s, no orphan, no trial of it, a clean restart", seconds=40)
 def test_f03_a_killed_java_is_noticed_leaves_nothing_and_its_trial_does_not_count(
-    config: DeployConfig, make: Make, until: Until, tmp_path: Path
+    own_server: Server, config: DeployConfig, make: Make, until: Until, tmp_path: Path
 ) -> None:
-    archive, order = make("killed"), tmp_path / "order.json"
+    server, order = own_server, tmp_path / "order.json"
     order.write_text(json.dumps({"n": 1, "sleep_s": 0.05}))
     told = read_config(["model=digits_cnn", "tune.trial_s=4", "loadtest.warmup_s=0"]).config
-    with serving(config, tmp_path / "logs") as server, ThreadPoolExecutor(1) as tuning:
-        server.load(archive, "killed", batch_size=1, max_batch_delay_ms=10, workers=1)
-        bench = Bench(server, "killed", [order], told.tune, told.loadtest, 500.0, tmp_path, tmp_path / "load")
-        java = psutil.Process(int((server.folder / "java.pid").read_text()))
-        below = java.children(recursive=True)
+    bench = Bench(server, "killed", [order], told.tune, told.loadtest, 500.0, tmp_path, tmp_path / "load")
+    java = psutil.Process(int((server.folder / "java.pid").read_text()))
+    below = java.children(recursive=True)
+    with ThreadPoolExecutor(1) as tuning:
         trial = tuning.submit(run_trial, bench, Setting(1, 10, 1), 5.0, 1, "search")
         until(lambda: any(file.stat().st_size > 200 for file in server.batches.glob("*.csv")), 15, "load")
 
@@ -122,9 +129,9 @@ def test_f03_a_killed_java_is_noticed_leaves_nothing_and_its_trial_does_not_coun
         with pytest.raises(ServerError, match="gave no answer"):
             trial.result(30)
     assert not (tmp_path / "samples").exists()  # nothing of it can be averaged in
-    with serving(config, tmp_path / "again") as server:
-        server.load(archive, "killed", batch_size=1, max_batch_delay_ms=10, workers=1)
-        assert 200 == server.client.predict("killed", order.read_bytes(), "application/json").status
+    with serving(config, tmp_path / "again") as again:
+        again.load(make("killed"), "killed", batch_size=1, max_batch_delay_ms=10, workers=1)
+        assert 200 == again.client.predict("killed", order.read_bytes(), "application/json").status
 
 
 @pytest.mark.faults("F04", "SIGTERM to a serving server", "exit code 0; in 20 s no process, port or file of it", seconds=30)
