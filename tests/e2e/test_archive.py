@@ -105,7 +105,7 @@ maxWorkers: 1
 maxBatchDelay: 4000     # in msec
 responseTimeout: 5200
 batchSize: 4
-deviceType: "gpu"   # [cpu, gpu, neuron]
+deviceType: "cpu"   # [cpu, gpu, neuron]: theirs says gpu, which a server without GPUs refuses
 deviceIds: [0,1,2,3] # gpu device ids allocated to this model.
 system:
   extraFiles: "test.tar.gz"

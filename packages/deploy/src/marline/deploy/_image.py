@@ -1,7 +1,7 @@
 """The image of a tuned model: what is built, and the files TorchServe and its gateway are started with inside.
 
 TorchServe listens on the container's loopback with its own tokens on and its model API off; before it stands a gateway that
-checks the one token its users are given (docs/decisions/0012).
+checks the one token its users are given (docs/decisions/0014).
 """
 
 import ast

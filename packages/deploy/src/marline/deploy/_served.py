@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import marline.handler
 from marline.archive import extract, read_mar
 from marline.core import Config, Manifest, RequestError, read_manifest, state_file, verify
 from marline.deploy._asking import forget
@@ -17,7 +18,7 @@ from marline.deploy._preflight import check_bodies
 from marline.deploy._server import Server
 from marline.deploy._swap import Release, Swapped, swap
 from marline.deploy._tokens import write_private
-from marline.handler import read_golden, read_signature
+from marline.handler import read_golden
 
 
 @dataclass(slots=True)
@@ -112,7 +113,7 @@ def _samples(tuned: Manifest, archive: Path, folder: Path) -> list[Path]:
     if there.is_dir():
         return sorted(there.iterdir())
     carried = "model.pt" in read_mar(archive).sizes
-    example = read_signature(io.BytesIO(extract(archive, "model.pt"))).get("example") if carried else None
+    example = marline.handler.read_signature(io.BytesIO(extract(archive, "model.pt"))).get("example") if carried else None
     if example is None:
         raise RequestError(f"{there} is gone and {archive.name} carries no example; make both again with nox -s pipeline")
     file = folder / Path(example["name"]).name

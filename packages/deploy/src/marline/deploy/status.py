@@ -55,7 +55,7 @@ def _tokens(state: dict[str, Any]) -> Tokens:
     try:
         return read_tokens(Path(state["key_file"]))
     except (OSError, ValueError, KeyError):
-        return Tokens("", "")
+        return Tokens("none", "none")
 
 
 def _row(told: dict[str, Any], run: str, where: str, *, default: bool) -> Row:

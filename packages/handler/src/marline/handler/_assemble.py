@@ -16,6 +16,7 @@ from typing import Any
 from marline.core import RequestError, StageError
 
 HERE = Path(__file__).parent
+EAGER = "eager.json"  # what `eager_model` reads, which cannot be asked for its name without torch
 TASKS = {
     name: HERE / f"{name.replace('-', '_')}.py"
     for name in (
