@@ -42,7 +42,9 @@ from marline.report import StageTime
 from pipelines.console import Console
 
 MEASURED = ("deploy", "tune")  # what they find out is true of this machine only
-AFTERWARDS = {"target", "archive_url", "image", "replicas", "canary_percent"}  # of deploy: where a finished run goes
+AFTERWARDS = {  # of deploy: where a finished run goes, and how a server takes it
+    *("target", "archive_url", "image", "replicas", "canary_percent", "canary_s", "keep_versions"),
+}
 
 
 @dataclass
