@@ -29,6 +29,7 @@ HOLD = textwrap.dedent(
     with serving(config, Path(sys.argv[1])) as server:
         server.load(Path(sys.argv[2]), "digits_cnn", batch_size=1, max_batch_delay_ms=100, workers=1)
         print(server.folder, server.guard.pid, flush=True)
+        sys.stdin.readline()  # until its processes have been looked at
         if sys.argv[3] == "wait":
             time.sleep(600)
         if sys.argv[3] == "raise":
@@ -48,6 +49,7 @@ def hold(place: Any, stage: Any, tmp_path: Path) -> Iterator[Callable[[str], "He
         process = subprocess.Popen(
             command,
             env=place.environment,
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
@@ -71,12 +73,15 @@ class Held:
     """A process inside the `serving` context, with a loaded model."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
+        assert process.stdin is not None
         assert process.stdout is not None
         folder, guard = process.stdout.readline().split()
         self.process, self.folder, self.guard = process, Path(folder), int(guard)
         below = psutil.Process(self.guard).children(recursive=True) if psutil.pid_exists(self.guard) else []
         self.tree = [*([psutil.Process(self.guard)] if below else []), *below]
         self.ports = listening(found for one in below for found in one.net_connections("tcp"))
+        process.stdin.write("\n")
+        process.stdin.flush()
 
     def processes(self) -> list[int]:
         named = [one.pid for one in psutil.process_iter(["cmdline"]) if str(self.folder) in " ".join(one.info["cmdline"] or [])]
