@@ -155,11 +155,12 @@ class Server:
                 return status
             if not self.alive:
                 raise ServerError(f"TorchServe ended while it loaded {model}; read {self.logs}/server.log and console.log")
+            again = starts(self.logs, seen, model, version) > 1  # read before what it said, so that its reason is not missed
             failure = first_failure(said(self.logs, seen, model, version))
             if failure is not None:
                 self.unload(model, version)
                 raise WorkerError(f"the worker cannot load {model} (all it said is in {self.logs}/worker.log):\n\n{failure}")
-            if starts(self.logs, seen, model, version) > 1:  # without a word: TorchServe would go on like this
+            if again:  # without a word: TorchServe would go on like this
                 self.unload(model, version)
                 raise NotReady(
                     f"a worker of {model} was ended before it was ready: it takes longer to load than the archive's "
