@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from marline.deploy._folders import new_folder, servers, sweep
+from marline.deploy._folders import began, new_folder, own, servers, sweep
 from marline.deploy._guard import guard_command
 
 DEADLINE_S = 15.0
@@ -89,8 +89,8 @@ def test_the_guard_ends_with_its_process_and_its_code(tmp_path: Path) -> None:
 
 def test_a_sweep_removes_what_a_killed_guard_left_and_spares_what_lives() -> None:
     left, live = (new_folder() for _ in range(2))
-    (left / "owner.json").write_text(json.dumps({"pid": os.getpid(), "created": 0.0}))  # its number went to somebody else
-    (live / "owner.json").write_text(json.dumps({"pid": os.getpid(), "created": psutil.Process().create_time()}))
+    (left / "owner.json").write_text(json.dumps({"pid": os.getpid(), "began": 0}))  # its number went to somebody else
+    own(live, os.getpid())
     stray = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)", f"{left}/.ts.sock.9000"])
     threading.Thread(target=stray.wait).start()  # as init does with an orphan
 
@@ -106,8 +106,7 @@ def test_a_killed_guard_guards_nothing_though_its_holder_has_not_looked(tmp_path
     folder = new_folder()
     with guard(folder, tmp_path) as process:
         java_of(folder)
-        created = psutil.Process(process.pid).create_time()
-        (folder / "owner.json").write_text(json.dumps({"pid": process.pid, "created": created}))
+        own(folder, process.pid)
         process.kill()
         until(lambda: psutil.Process(process.pid).status() == psutil.STATUS_ZOMBIE)
 
@@ -129,3 +128,14 @@ def test_when_its_process_is_killed_what_it_left_running_is_ended(tmp_path: Path
         assert 0 != worker.wait(DEADLINE_S)
         process.wait(DEADLINE_S)
     assert not folder.exists()
+
+
+def test_a_process_is_known_by_when_it_began() -> None:
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]) as process:
+        until(lambda: began(process.pid)[0] == "S")
+
+        assert psutil.Process(process.pid).create_time() == pytest.approx(
+            psutil.boot_time() + began(process.pid)[1] / os.sysconf("SC_CLK_TCK"), abs=1
+        )
+        process.kill()
+    assert ("", 0) == began(process.pid)

@@ -11,8 +11,6 @@ import tempfile
 import time
 from pathlib import Path
 
-import psutil
-
 from marline.core import ServerError, write_json
 from marline.deploy._guard import end_strays
 
@@ -31,7 +29,19 @@ def new_folder() -> Path:
 
 def own(folder: Path, pid: int) -> None:
     """Note which process looks after a folder."""
-    write_json(folder / "owner.json", {"pid": pid, "created": psutil.Process(pid).create_time()})
+    write_json(folder / "owner.json", {"pid": pid, "began": began(pid)[1]})
+
+
+def began(pid: int) -> tuple[str, int]:
+    """The state of a process ("" where there is none, Z for a zombie), and the clock ticks from the machine's start to its own.
+
+    Ticks, as the clock of the day may be set while a server runs, and its folder would be taken for one that was left.
+    """
+    try:
+        told = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()  # proc(5): the name may hold anything
+    except (FileNotFoundError, ProcessLookupError):
+        return "", 0
+    return told[0], int(told[19])
 
 
 def sweep() -> None:
@@ -59,10 +69,8 @@ def _home() -> Path:
 def _guarded(folder: Path) -> bool:
     try:
         owner = json.loads((folder / "owner.json").read_text())
-        guard = psutil.Process(owner["pid"])
-        # killed, it stays a zombie for as long as its holder lives and does not look
-        return guard.status() != psutil.STATUS_ZOMBIE and abs(guard.create_time() - owner["created"]) < 1
     except FileNotFoundError:  # a server that is being started notes its owner within a second
         return time.time() - folder.stat().st_mtime < STARTING_S
-    except psutil.NoSuchProcess:
-        return False
+    state, ticks = began(owner["pid"])
+    # killed, it stays a zombie for as long as its holder lives and does not look
+    return state not in {"", "Z"} and ticks == owner["began"]
