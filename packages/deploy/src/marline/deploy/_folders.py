@@ -73,4 +73,4 @@ def _guarded(folder: Path) -> bool:
         return time.time() - folder.stat().st_mtime < STARTING_S
     state, ticks = began(owner["pid"])
     # killed, it stays a zombie for as long as its holder lives and does not look
-    return state not in {"", "Z"} and ticks == owner.get("began", ticks)  # another version's server may have noted its pid alone
+    return state not in {"", "Z"} and ticks == owner.get("began", ticks)  # another version of ours may have noted no ticks
