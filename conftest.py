@@ -1,5 +1,6 @@
 """For every test of every package."""
 
+import os
 import signal
 from typing import Any
 
@@ -9,6 +10,9 @@ from xdist.scheduler import LoadScopeScheduling
 # A shell that starts us in the background ignores Ctrl-C for us, and what we start inherits that.
 # Tests interrupt what they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# More processes than cores, each with OpenMP's threads: one that waits for another by spinning holds the core it waits for.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 ALONE = tuple(  # start servers, but need no run of the others
