@@ -35,6 +35,7 @@ from marline.deploy._worker_log import first_failure, newest_failure, said, seen
 POLL_S = 0.1
 STARTS = 3  # a port may be taken between our look and Java's
 STOP_S = 20.0
+WORDLESS_S = 5.0  # TorchServe may lose what a worker printed as it ended; the next one prints it again
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,19 +149,20 @@ class Server:
             self.client.scale(model, workers, version)
 
     def _wait_ready(self, model: str, version: str, workers: int, seen: Mark) -> Status:
-        deadline = time.monotonic() + self.ready_s
+        deadline, again_s = time.monotonic() + self.ready_s, float("inf")
         while time.monotonic() < deadline:
             status = self.client.describe(model, version)
             if status is not None and status.ready >= workers:
                 return status
             if not self.alive:
                 raise ServerError(f"TorchServe ended while it loaded {model}; read {self.logs}/server.log and console.log")
-            again = starts(self.logs, seen, model, version) > 1  # read before what it said, so that its reason is not missed
+            if starts(self.logs, seen, model, version) > 1:
+                again_s = min(again_s, time.monotonic())
             failure = first_failure(said(self.logs, seen, model, version))
             if failure is not None:
                 self.unload(model, version)
                 raise WorkerError(f"the worker cannot load {model} (all it said is in {self.logs}/worker.log):\n\n{failure}")
-            if again:  # without a word: TorchServe would go on like this
+            if time.monotonic() > again_s + WORDLESS_S:  # TorchServe would go on like this
                 self.unload(model, version)
                 raise NotReady(
                     f"a worker of {model} was ended before it was ready: it takes longer to load than the archive's "
