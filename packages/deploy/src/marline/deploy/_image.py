@@ -22,7 +22,7 @@ import yaml
 from marline.archive import Contents, extract, read_mar, tuned
 from marline.core import write_json
 from marline.deploy._plan import Plan
-from marline.deploy._settings import SECRETS, Ports, metrics
+from marline.deploy._settings import Ports, as_properties, common, metrics
 
 CADDY = "2.11.7"  # as the dev group of pyproject.toml has it, so that what is shipped is what was tested
 USER = 10001
@@ -70,34 +70,16 @@ def write_image(plan: Plan, archive: Path, constraints: Path, out: Path, layout:
 
 def properties(plan: Plan, layout: Layout) -> str:
     """The text of config.properties."""
-    ports, store = layout.ports, layout.home / "store"
-    values = {
-        "inference_address": f"http://127.0.0.1:{ports.inference}",
-        "management_address": f"http://127.0.0.1:{ports.management}",
-        "metrics_address": f"http://127.0.0.1:{ports.metrics}",
-        "grpc_inference_address": "127.0.0.1",
-        "grpc_management_address": "127.0.0.1",
-        "grpc_inference_port": ports.grpc_inference,
-        "grpc_management_port": ports.grpc_management,
-        "model_store": store,
-        "workflow_store": layout.home / "workflows",
-        "load_models": "all",
-        "default_workers_per_model": 1,  # the archive's own model-config.yaml says otherwise where it must
-        "allowed_urls": f"file://{store}/.*",
-        "enable_model_api": "false",
-        "disable_token_authorization": "false",
-        "token_expiration_min": KEY_LIFE_MIN,
-        "install_py_dep_per_model": "false",  # the image has what the archive needs
-        "blacklist_env_vars": SECRETS,
-        "limit_max_image_pixels": "true",
-        "max_request_size": plan.max_request_mb * 2**20,
-        "max_response_size": plan.max_request_mb * 2**20,
-        "disable_system_metrics": "true",
-        "metrics_mode": "prometheus",
-        "metrics_config": layout.home / "metrics.yaml",
-        "async_logging": "true",
-    }
-    return "".join(f"{key}={value}\n" for key, value in values.items())
+    return as_properties(
+        common(layout.home, layout.ports, plan.max_request_mb)
+        | {
+            "load_models": "all",
+            "enable_model_api": "false",
+            "disable_token_authorization": "false",
+            "token_expiration_min": KEY_LIFE_MIN,
+            "install_py_dep_per_model": "false",  # the image has what the archive needs
+        }
+    )
 
 
 def gateway(plan: Plan, layout: Layout) -> str:

