@@ -24,6 +24,7 @@ from packages.handler.bench.parts.environments import packages
 PIPELINE_S = 600.0
 PHOTO, PHOTO_BYTES = (500, 375), 39_000  # an ordinary photo of ImageNet
 SERVED = Path(__file__).parents[1] / "served"
+QUEUE = 1000
 CAPTUM, JSONPICKLE = "captum==0.9.0", "jsonpickle==4.1.4"
 
 
@@ -86,13 +87,19 @@ def labels(made: Life, folder: Path) -> Path:
 
 
 def theirs(name: str, handler: str, serialized: Path, extra: Sequence[Path], folder: Path, how: str = "zip-store") -> Path:
-    """An archive made by torch-model-archiver; a folder among the extra files gives what is in it."""
+    """An archive made by torch-model-archiver; a folder among the extra files gives what is in it.
+
+    Its queue is as long as ours: with TorchServe's 100 a load that fills large batches is refused, not answered slowly.
+    """
+    told = folder / "queue.yaml"
+    told.write_text(f"jobQueueSize: {QUEUE}\n")
     config = ModelArchiverConfig(
         model_name=name,
         handler=handler,
         version="1.0",
         serialized_file=str(serialized),
         extra_files=",".join(map(str, extra)),
+        config_file=str(told),
         runtime="python3",
         export_path=str(folder),
         archive_format=how,
@@ -128,7 +135,7 @@ def own(
             "workers": workers,
             "response_timeout_s": 60,
             "startup_timeout_s": 120,
-            "job_queue_size": 1000,
+            "job_queue_size": QUEUE,
             "device": "cpu",
         }
         write_mar(

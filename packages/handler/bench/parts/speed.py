@@ -39,7 +39,7 @@ for name in sys.argv[1:]:
     photo.with_suffix(".numbers.txt").write_text(jsonpickle.encode(numbers.tolist()))
 """
 FULL, THREE = Pace(), Pace(passes=3)  # the second has six contenders
-MANY, LARGE, PART = Pace(users=128), 64, 16  # batches and users for an accelerator; the stock archive queues 100
+MANY, LARGE, PART = Pace(users=128), 64, 16  # batches for an accelerator, and users to fill them
 
 
 def near_the_graph(pace: Pace = FULL) -> list[dict[str, Any]]:
