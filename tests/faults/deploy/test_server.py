@@ -21,7 +21,8 @@ import pytest
 from marline.core import DeployConfig, MarlineError, Section, ServerError, file_sha256, read_config, seal
 from marline.deploy import Server, serving
 from marline.handler import Pair, write_golden
-from marline.tune._trial import Bench, Setting, run_trial
+from marline.tune._setting import Setting
+from marline.tune._trial import Bench, run_trial
 
 Until = Callable[..., float]
 Make = Callable[..., Path]

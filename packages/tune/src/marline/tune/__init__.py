@@ -2,7 +2,8 @@
 
 from marline.tune._curve import Point, service_curve
 from marline.tune._search import capacity_rps, climb, grid, search
-from marline.tune._trial import Setting, Trial
+from marline.tune._setting import Setting
+from marline.tune._trial import Trial
 from marline.tune._tune import tune
 
 __all__ = ["Point", "Setting", "Trial", "capacity_rps", "climb", "grid", "search", "service_curve", "tune"]

@@ -7,7 +7,8 @@ from pathlib import Path
 from marline.core import progress
 from marline.deploy import Server
 from marline.loadtest import wait_until_quiet
-from marline.tune._trial import Bench, Setting, Trial, run_trial
+from marline.tune._setting import Setting
+from marline.tune._trial import Bench, Trial, run_trial
 
 AGAIN, SURE = 8, 3  # trials in which a confirmation may look for a rate that holds, and those it gets whatever the time
 STEP_DOWN = 0.75

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from marline.core import TuneConfig
 from marline.tune._curve import Point
-from marline.tune._trial import DEFAULT_BATCH_SIZE, DEFAULT_DELAY_MS, Setting, Trial
+from marline.tune._setting import DEFAULT_BATCH_SIZE, DEFAULT_DELAY_MS, Setting
+from marline.tune._trial import Trial
 
 OVERHEAD_BATCH_MS, OVERHEAD_REQUEST_MS = 4.0, 0.4  # HTTP and IPC, fitted on eight TorchServe configurations on two cores
 FIRST = 0.6

@@ -12,20 +12,9 @@ from marline.core import LoadtestConfig, TuneConfig
 from marline.deploy import Server
 from marline.loadtest import Load, Measurement, Target, invalid_reason, measure, percentile, slo_met
 from marline.tune._batches import Batch, read_batches
+from marline.tune._setting import Setting
 
 DRAIN_S, LEAST_TIMEOUT_S = 30.0, 2.0
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class Setting:
-    """What is tried: (batchSize, maxBatchDelay, workers)."""
-
-    batch_size: int
-    max_batch_delay_ms: int
-    workers: int
-
-
-DEFAULT_BATCH_SIZE, DEFAULT_DELAY_MS = 1, 100  # TorchServe's, when nobody says otherwise
 
 
 @dataclass(frozen=True, slots=True)

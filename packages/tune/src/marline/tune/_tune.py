@@ -16,7 +16,8 @@ from marline.loadtest import measuring
 from marline.tune._curve import Point, fitting_curve, is_reported
 from marline.tune._runner import DEFAULT_SHARE, Runner, serve
 from marline.tune._search import FIRST, calibration, capacity_rps, climb, default_of, grid, search
-from marline.tune._trial import Bench, Setting, Trial
+from marline.tune._setting import Setting
+from marline.tune._trial import Bench, Trial
 
 SLO_FACTOR, SLO_FLOOR_MS = 5.0, 50.0
 NOT_REPORTED = (

@@ -1,0 +1,35 @@
+"""Benchmark `tune`: whether the twin tells the truth, how good the tuner's choice is, and what its promises are worth.
+
+Real TorchServe and real locust, on emulated accelerators and on a CPU. Hours on two cores; every result is kept as soon as it
+is there, so an interrupted benchmark goes on where it was. One part alone: `python -m packages.tune.bench.tune PART`.
+A part that loads a server of its own holds the machine's measurement lock; one that runs a whole tuning leaves that to it.
+"""
+
+import json
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from marline.loadtest import wait_until_quiet
+from packages.handler.bench.parts.figure import failed
+
+Figures = list[dict[str, Any]]
+PARTS: tuple[Callable[[], Figures], ...] = ()
+
+
+def figures(only: str | None = None) -> Figures:
+    """Every part's figures, or one part's; a part that fails says so in its place, and the others still run."""
+    return [row for part in PARTS if only in {None, part.__name__} for row in _figures(part)]
+
+
+def _figures(part: Callable[[], Figures]) -> Figures:
+    print(f"{part.__name__}: {(part.__doc__ or '').splitlines()[0]}", flush=True)
+    wait_until_quiet()
+    try:
+        return part()
+    except Exception as error:  # whatever a server or a load generator did
+        return [failed(part.__name__.replace("_", " "), None, f"{type(error).__name__}: {str(error)[:600]}")]
+
+
+if __name__ == "__main__":
+    print(json.dumps(figures(sys.argv[1]), indent=1))
