@@ -306,7 +306,7 @@ class TuneConfig(Section):
     """What is searched, for how long, and what counts as good."""
 
     strategy: Literal["predict", "grid", "optuna"] = Field(
-        description="predict: a twin of the server, then a few load tests; grid: every configuration; optuna: a black-box search",
+        description="predict: a twin of the server, then few load tests; grid: every configuration; optuna: a black box",
         examples=["grid"],
     )
     at_rps: float | None = Field(
@@ -335,7 +335,10 @@ class TuneConfig(Section):
     )
     trial_s: float = Field(gt=0, description="seconds of load in one trial", examples=[10])
     steps: int = Field(
-        ge=1, le=12, description="trials that look for rates: of each configuration in a grid, of all with predict", examples=[3]
+        ge=1,
+        le=12,
+        description="trials that look for rates: of each configuration in a grid, of all in predict",
+        examples=[3],
     )
     budget_s: float = Field(gt=0, description="seconds of trials after which only confirmations follow", examples=[300])
     confirm_s: float = Field(gt=0, description="seconds of load that confirm the winner and the default", examples=[40])
