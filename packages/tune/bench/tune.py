@@ -12,9 +12,14 @@ from typing import Any
 
 from marline.loadtest import wait_until_quiet
 from packages.handler.bench.parts.figure import failed
+from packages.tune.bench.parts.overloaded import overloaded
+from packages.tune.bench.parts.pause import pause
 
 Figures = list[dict[str, Any]]
-PARTS: tuple[Callable[[], Figures], ...] = ()
+PARTS: tuple[Callable[[], Figures], ...] = (
+    pause,
+    overloaded,
+)
 
 
 def figures(only: str | None = None) -> Figures:
