@@ -3,9 +3,11 @@
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from marline.archive import from_yaml, read_mar, requirements_of
 from marline.core import (
@@ -24,7 +26,7 @@ from marline.core import (
 )
 from marline.deploy import Server, prove, serving
 from marline.handler import read_golden
-from marline.loadtest import measuring
+from marline.loadtest import arrival_times, measuring
 from marline.tune._answer import answer
 from marline.tune._choose import Chooser
 from marline.tune._curve import fitting_curve, is_reported
@@ -34,11 +36,12 @@ from marline.tune._result import found
 from marline.tune._runner import Runner, serve
 from marline.tune._search import OVERHEAD_BATCH_MS, OVERHEAD_REQUEST_MS, default_of, grid
 from marline.tune._service import Point, Service
-from marline.tune._trial import Bench
+from marline.tune._trial import Bench, load_of
 from marline.tune._values import workers_within
 
 SLO_FACTOR, SLO_FLOOR_MS = 5.0, 50.0
 OVERHEAD_HTTP_MS = 1.0
+GAPS_RPS, GAPS_S = 100.0, 400.0  # of the arrivals that rates are predicted with, where they are not Poisson's
 IN_RESULT_ALONE = {"trials", "curve", "predictions", "compared", "diagnoses"}
 NOT_REPORTED = (
     "the handler does not report its batches (MARLINE_BATCH_LOG): the service curve is what TorchServe timed "
@@ -67,7 +70,7 @@ def tune(config: Config, accelerator: Accelerator, inputs: Sequence[Manifest], o
         told = told.model_copy(update={"workers": workers})
         bench = Bench(server, config.model, payloads, told, config.loadtest, slo["ms"], out, logs, is_reported(curve))
         runner = Runner(bench, journal, expected=told.steps + 4)
-        forecast = _forecast(accelerator, told, curve, slo["ms"])
+        forecast = _forecast(accelerator, bench, curve)
         chooser = Chooser(runner, archive, forecast)
         choice = chooser.choose()
         tuned = chooser.tuned_archive(choice.setting)
@@ -127,14 +130,16 @@ def _curve(journal: Journal, config: Config, server: Server, archive: Path, payl
     return curve
 
 
-def _forecast(accelerator: Accelerator, told: TuneConfig, curve: Sequence[Point], slo_ms: float) -> Forecaster:
+def _forecast(accelerator: Accelerator, bench: Bench, curve: Sequence[Point]) -> Forecaster:
     """The twin of this server, and every setting there is to choose from."""
-    predicts = told.strategy == "predict"
+    told, predicts = bench.tune, bench.tune.strategy == "predict"
     sizes = [point.batch for point in curve] if predicts else told.batch_sizes
     settings = [default_of(told), *grid(told, sizes)]
     overheads = {"batch_ms": OVERHEAD_BATCH_MS, "request_ms": OVERHEAD_REQUEST_MS, "http_ms": OVERHEAD_HTTP_MS}
     service = Service(points=tuple(curve), **overheads, shared=accelerator.kind != "cpu")
-    return Forecaster(service, settings, slo_ms, told.percentile, trusted=predicts)
+    poisson = bench.loadtest.arrivals == "poisson"
+    gaps = None if poisson else np.diff(arrival_times(replace(load_of(bench, GAPS_RPS, "search", 0), seconds=GAPS_S)))
+    return Forecaster(service, settings, bench.slo_ms, told.percentile, gaps=gaps, trusted=predicts)
 
 
 def slo_of(config: Config, curve: Sequence[Point]) -> dict[str, Any]:
