@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from marline.core import TuneConfig
-from marline.tune._curve import Point
+from marline.tune._service import Point
 from marline.tune._setting import DEFAULT_BATCH_SIZE, DEFAULT_DELAY_MS, Setting
 from marline.tune._trial import Trial
 

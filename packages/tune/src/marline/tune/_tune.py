@@ -13,7 +13,8 @@ from marline.core import Accelerator, Config, Manifest, StageError, TuneConfig, 
 from marline.deploy import Server, prove, serving
 from marline.handler import read_golden
 from marline.loadtest import measuring
-from marline.tune._curve import Point, fitting_curve, is_reported
+from marline.tune._curve import fitting_curve, is_reported
+from marline.tune._service import Point
 from marline.tune._runner import DEFAULT_SHARE, Runner, serve
 from marline.tune._search import FIRST, calibration, capacity_rps, climb, default_of, grid, search
 from marline.tune._setting import Setting

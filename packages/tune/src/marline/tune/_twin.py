@@ -192,7 +192,7 @@ def _played(
     batched = np.count_nonzero(batch_of >= 0)
     stages_ms = {name: ms / max(1, batched) for name, ms in zip(STAGES, spent.tolist(), strict=True)}
     batches = int(batch_of.max(initial=-1)) + 1
-    return Played(latencies + service.http_ms, batched / max(1, batches), stages_ms | {"http": service.http_ms})
+    return Played(latencies + service.http_ms, float(batched / max(1, batches)), stages_ms | {"http": service.http_ms})
 
 
 def _unit_ms(gaps: ArrayLike | None, requests: int, seed: int) -> Floats:
