@@ -30,7 +30,7 @@ def poisson(rps: float, count: int, seed: int = 0) -> np.ndarray[tuple[int], np.
 @pytest.mark.parametrize("load", [0.3, 0.6, 0.8])
 def test_batches_of_one_wait_as_long_as_queueing_theory_says(load: float) -> None:
     """M/D/1 (Pollaczek and Khinchine): the mean wait is load / (2 (1 - load)) service times."""
-    service_ms = 12.6
+    service_ms = 12.5
 
     latencies = simulate(service(), Setting(1, 100, 1), poisson(load / service_ms * 1e3, 400_000), queue=10**6)
 
@@ -134,8 +134,8 @@ def seen(real: Service, setting: Setting, rps: float) -> Seen:
     """A trial of a server that is another twin."""
     arrivals_s = poisson(rps, 3000, seed=3)
     played = play(real, setting, arrivals_s, seed=5)
-    sizes = [math.floor(played.mean_batch), math.ceil(played.mean_batch)]
-    batches = [Batch(0.0, size, 0.0, 0.0, 0.0) for size in sizes]
+    full = round(100 * (played.mean_batch - 1) / setting.batch_size)
+    batches = [Batch(0.0, 1 + setting.batch_size * (number < full), 0.0, 0.0, 0.0) for number in range(100)]
     return Seen(setting, arrivals_s, played.latencies_ms, batches)
 
 
@@ -150,10 +150,10 @@ def test_overheads_that_were_wrong_are_corrected_by_trials() -> None:
 
     found = refit(service(), trials)
 
-    for setting, rps in ((Setting(8, 2, 2), 300.0), (Setting(4, 5, 1), 150.0)):
-        told, true = at_rate(found, setting, rps).p99_ms, at_rate(real, setting, rps).p99_ms
-        assert true == pytest.approx(told, rel=0.1)
-        assert abs(told / true - 1) < abs(at_rate(service(), setting, rps).p99_ms / true - 1)
+    others = ((Setting(8, 2, 2), 300.0), (Setting(4, 5, 1), 150.0))
+    p99s = [[at_rate(one, *other).p99_ms for one in (service(), found, real)] for other in others]
+    assert any(abs(before / true - 1) > 0.25 for before, _, true in p99s)
+    assert all(abs(told / true - 1) < 0.1 for _, told, true in p99s)
 
 
 def test_a_trial_that_lost_requests_is_seen_as_a_miss_and_does_not_break_the_fit() -> None:

@@ -14,9 +14,9 @@ from marline.deploy import Server, prove, serving
 from marline.handler import read_golden
 from marline.loadtest import measuring
 from marline.tune._curve import fitting_curve, is_reported
-from marline.tune._service import Point
 from marline.tune._runner import DEFAULT_SHARE, Runner, serve
 from marline.tune._search import FIRST, calibration, capacity_rps, climb, default_of, grid, search
+from marline.tune._service import Point
 from marline.tune._setting import Setting
 from marline.tune._trial import Bench, Trial
 

@@ -28,7 +28,7 @@ def serve(
     batch_size: int,
     delay_ms: int,
     workers: int,
-    shared: bool,  # noqa: FBT001 - numba compiles positional arguments
+    shared: bool,
     batch_ms: float,
     request_ms: float,
     queue: int,
