@@ -2,14 +2,17 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from marline.tune import Point, Setting
-from marline.tune._diagnosis import BUSY, Figures, diagnose
+from marline.tune import Point, Setting, Trial
+from marline.tune._diagnosis import BUSY, Figures, diagnose, diagnoses
+from marline.tune._service import Service
+from marline.tune._twin import Prediction
 
 SLO_MS = 100.0
 KINDS = {"delay-bound", "compute-bound", "CPU-stage-bound", "queue-bound", "client-bound"}
@@ -79,10 +82,10 @@ def test_a_tail_that_is_spent_behind_others_is_queue_bound() -> None:
     assert "79.5 ms of 95 ms are spent behind others in bursts; batches of 3.0 of 16, workers 68% busy" == found.words
 
 
-def test_a_late_load_generator_says_nothing_of_the_server() -> None:
+def test_an_invalid_measurement_says_nothing_of_the_server() -> None:
     found = diagnose(points(), Setting(8, 2, 1), seen(50, 20.0, 2.0, late="requests were sent late"), SLO_MS)
 
-    assert ("client-bound", "the load generator was measured, not the server: requests were sent late") == (
+    assert ("client-bound", "no trial was valid, so nothing is known of the server: requests were sent late") == (
         found.kind,
         found.words,
     )
@@ -137,3 +140,28 @@ def test_every_configuration_has_one_kind_and_its_rule(
         assert setting.batch_size > 1
     if refused and rps and mean is not None and rps / 1e3 / mean * 40 < BUSY:
         assert "queue-bound" == found.kind  # 40 ms is more than any batch takes
+
+
+def test_every_setting_is_told_once_by_the_trial_that_tells_most(trial: Trial) -> None:
+    one, other, third, fourth = Setting(4, 2, 1), Setting(8, 2, 1), Setting(16, 2, 1), Setting(16, 500, 1)
+    service = Service(points=tuple(points()), batch_ms=0.0, request_ms=0.0, http_ms=0.0, shared=False)
+
+    def tried(setting: Setting, rps: float, tail_ms: float, mean: float, **more: Any) -> Trial:
+        return replace(trial, setting=setting, offered_rps=rps, at_percentile_ms=tail_ms, mean_batch=mean, **more)
+
+    trials = [
+        tried(one, 100, 60.0, 2.0),
+        tried(one, 200, 90.0, 3.9),  # the highest within the objective
+        tried(one, 260, math.inf, 4.0),
+        tried(other, 500, math.inf, 8.0, error_classes={"HTTP 503 overload": 9, "Timeout": 1}),
+        tried(third, 90, 20.0, 1.0, valid=False, invalid_reason="requests were sent late"),
+    ]
+    predictions = [Prediction(each, 50.0, 60.0, 99.0, 2.0, 300.0) for each in (one, fourth)]
+
+    *rows, predicted = diagnoses(service, trials, predictions, SLO_MS)
+    told = {row["batch_size"]: row for row in rows}
+
+    assert {4: "compute-bound", 8: "compute-bound", 16: "client-bound"} == {size: one["kind"] for size, one in told.items()}
+    assert told[4]["words"].startswith("batches of 3.9 of 4, workers 80% busy")
+    assert "9 of 30 requests found the queue full" in told[8]["words"]
+    assert (500, "delay-bound") == (predicted["max_batch_delay_ms"], predicted["kind"])

@@ -2,13 +2,15 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 import numpy as np
 
-from marline.tune._curve import Point
+from marline.tune._service import Point, Service
 from marline.tune._setting import Setting
+from marline.tune._trial import Trial
+from marline.tune._twin import Prediction
 
 Kind = Literal["delay-bound", "compute-bound", "CPU-stage-bound", "queue-bound", "client-bound"]
 BUSY = 0.8  # of its time: a worker (or a shared accelerator) with less to spare is what requests wait for
@@ -24,7 +26,7 @@ class Figures:
     mean_batch: float | None  # None where the handler does not report its batches
     samples: int = 0
     refused: int = 0  # because the queue was full
-    late: str | None = None  # why the load generator was measured in place of the server
+    late: str | None = None  # why this was no measurement of the server
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +63,7 @@ def diagnose(
 ) -> Diagnosis:
     """What bounds `setting` at this load; the first rule that holds decides.
 
-    1. The load generator was late: client-bound, and nothing is known of the server.
+    1. The measurement is invalid: client-bound, and nothing is known of the server.
     2. No rate is within the objective: whatever a request that arrives alone waits for most, the delay or the worker; where
        alone it is in time, the worker, as others wait for the batch before theirs too.
     3. The workers (or the accelerator they share) are busy for 80 % of the time or more: compute-bound where inference is
@@ -74,7 +76,7 @@ def diagnose(
     counted as processor time. A batch of the mean size takes what the line between the measured sizes says.
     """
     if seen.late is not None:
-        return Diagnosis("client-bound", f"the load generator was measured, not the server: {seen.late}")
+        return Diagnosis("client-bound", f"no trial was valid, so nothing is known of the server: {seen.late}")
     overhead = batch_ms, request_ms
     if seen.rps <= 0:
         return _never_in_time(points, setting, slo_ms, overhead)
@@ -97,6 +99,42 @@ def diagnose(
         tail = f"{_ms(waited_ms)} of {_ms(seen.tail_ms)} are" if math.isfinite(waited_ms) else "requests were lost, most time is"
         return Diagnosis("queue-bound", f"{tail} spent behind others in bursts; {told}")
     return _worker_bound(batch, told)
+
+
+def diagnoses(
+    service: Service, trials: Sequence[Trial], predictions: Sequence[Prediction], slo_ms: float
+) -> list[dict[str, Any]]:
+    """For result.json: what bounds every setting that was measured or predicted, each by the trial that tells most of it.
+
+    That is the trial with the highest rate within every limit, else the one that missed them at the lowest rate, else an
+    invalid one; where a setting has no trial, its prediction.
+    """
+    figures = {one.setting: Figures(rps=one.rps, tail_ms=one.p99_ms, mean_batch=one.mean_batch) for one in predictions}
+    for setting in {trial.setting for trial in trials}:
+        figures[setting] = _figures(_telling([one for one in trials if one.setting == setting], slo_ms))
+    known = {"batch_ms": service.batch_ms, "request_ms": service.request_ms, "shared": service.shared}
+    return [
+        {**asdict(setting), **asdict(diagnose(service.points, setting, seen, slo_ms, **known))}
+        for setting, seen in sorted(figures.items(), key=lambda item: item[0])
+    ]
+
+
+def _telling(trials: Sequence[Trial], slo_ms: float) -> Trial:
+    within = [one for one in trials if one.within(slo_ms)]
+    if within:
+        return max(within, key=lambda one: one.offered_rps)
+    return min(trials, key=lambda one: (not one.valid, one.offered_rps))
+
+
+def _figures(trial: Trial) -> Figures:
+    return Figures(
+        rps=trial.offered_rps,
+        tail_ms=trial.at_percentile_ms,
+        mean_batch=trial.mean_batch,
+        samples=trial.samples,
+        refused=sum(count for name, count in trial.error_classes.items() if name.endswith("overload")),
+        late=trial.invalid_reason,
+    )
 
 
 def _never_in_time(points: Sequence[Point], setting: Setting, slo_ms: float, overhead: tuple[float, float]) -> Diagnosis:

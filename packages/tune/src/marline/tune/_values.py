@@ -12,7 +12,7 @@ import numpy as np
 
 from marline.archive import Serving, from_yaml, read_mar, tuned
 from marline.core import RequestError
-from marline.tune._curve import Point
+from marline.tune._service import Point
 from marline.tune._setting import Setting
 
 BURST = 1.5  # of the requests that are answered in time: a median says nothing of the batches that are faster than it
