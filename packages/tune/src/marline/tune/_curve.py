@@ -5,33 +5,17 @@ Of a handler that does not report its batches TorchServe says how long each took
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
-from numpy.typing import NDArray
 
 from marline.core import StageError, WorkerError, progress
 from marline.deploy import Server, content_type_of
 from marline.tune._batches import Batch, read_batches
+from marline.tune._service import Point
 
 FULL_MS = 1000  # for batches that leave as soon as they are full
 GATHER_MS = 50  # longer than a burst takes to arrive; it delays a batch, it is not part of its service time
 WARM_UP = 3
 OUT_OF_MEMORY = 507  # TorchServe's answer to a MemoryError, to any CUDA error, and to a worker that was killed
-
-
-@dataclass(frozen=True, slots=True)
-class Point:
-    """Service times of one batch size, in ms; the stages are medians, None where the handler does not report its batches."""
-
-    batch: int
-    samples: int
-    p50_ms: float
-    p95_ms: float
-    pre_ms: float | None = None
-    inference_ms: float | None = None
-    post_ms: float | None = None
 
 
 def batch_sizes_of(largest: int) -> list[int]:
@@ -111,15 +95,8 @@ def _send(server: Server, model: str, body: bytes, content_type: str) -> None:
 def _point(size: int, batches: Sequence[Batch], model: str) -> Point:
     if len(batches) < 2:
         raise StageError(f"bursts of {size} requests to {model} did not arrive as batches of {size}; is the machine very busy?")
-    totals = np.array([batch.total_ms for batch in batches])
-    stages = np.median([(batch.pre_ms, batch.inference_ms, batch.post_ms) for batch in batches], axis=0)
-    return Point(size, len(batches), *_percentiles(totals), *(round(float(part), 3) for part in stages))
+    return Point.of(size, [(batch.pre_ms, batch.inference_ms, batch.post_ms) for batch in batches])
 
 
 def _whole(size: int, times_ms: Sequence[float]) -> Point:
-    return Point(size, len(times_ms), *_percentiles(times_ms))
-
-
-def _percentiles(times_ms: Sequence[float] | NDArray[np.float64]) -> tuple[float, float]:
-    p50, p95 = np.percentile(times_ms, [50, 95], method="inverted_cdf")
-    return round(float(p50), 3), round(float(p95), 3)
+    return Point.of(size, [(0.0, time_ms, 0.0) for time_ms in times_ms], reported=False)
