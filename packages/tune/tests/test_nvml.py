@@ -75,9 +75,22 @@ def test_without_a_gpu_there_is_nothing_and_nobody_watches() -> None:
     assert ([], 1) == (found, reader.looks)
 
 
-def test_what_was_seen_stays_where_the_measurement_fails() -> None:
-    kept: list[dict[str, object]] = []
-    with pytest.raises(ValueError, match="a trial"), gpu_use("trial 1", FakeGpus((BUSY,))) as kept:
-        raise ValueError("a trial")
+def test_a_gpu_that_runs_no_model_is_not_watched() -> None:
+    with gpu_use("curve", FakeGpus((IDLE,)), wanted=False) as found:
+        pass
 
-    assert ["trial 1"] == [one["phase"] for one in kept]
+    assert [] == found
+
+
+def test_what_was_seen_stays_where_the_measurement_fails() -> None:
+    kept: list[list[dict[str, object]]] = []
+
+    def fail() -> None:
+        with gpu_use("trial 1", FakeGpus((BUSY,))) as found:
+            kept.append(found)
+            raise ValueError("a trial")
+
+    with pytest.raises(ValueError, match="a trial"):
+        fail()
+
+    assert ["trial 1"] == [one["phase"] for one in kept[0]]

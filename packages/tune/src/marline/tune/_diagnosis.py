@@ -90,13 +90,20 @@ def diagnose(
         return _worker_bound(batch, f"{told}; {full}" if seen.refused else told)
     if seen.refused:
         return Diagnosis("queue-bound", f"{full}; {told}: a longer queue, or arrivals without bursts")
-    delay_ms = float(setting.max_batch_delay_ms) if 1 < setting.batch_size and size < FULL * setting.batch_size else 0.0
-    waited_ms = seen.tail_ms - delay_ms - batch.total_ms
+    return _largest(setting, batch, seen.tail_ms, told)
+
+
+def _largest(setting: Setting, batch: _Batch, tail_ms: float, told: str) -> Diagnosis:
+    """The largest part of the tail, where workers have time and nobody was refused."""
+    delayed = setting.batch_size > 1 and batch.size < FULL * setting.batch_size
+    delay_ms = float(setting.max_batch_delay_ms) if delayed else 0.0
+    waited_ms = tail_ms - delay_ms - batch.total_ms
     if delay_ms >= max(batch.total_ms, waited_ms):
-        left = f"batches of {size:.1f} of {setting.batch_size} left after the {delay_ms:g} ms delay"
-        return Diagnosis("delay-bound", f"{left} and take {_ms(batch.total_ms)}; {told.partition(', ')[2]}: a shorter delay")
+        achieved, _, busy = told.partition(", ")
+        left = f"{achieved} left after the {delay_ms:g} ms delay and take {_ms(batch.total_ms)}"
+        return Diagnosis("delay-bound", f"{left}; {busy}: a shorter delay")
     if waited_ms > batch.total_ms:
-        tail = f"{_ms(waited_ms)} of {_ms(seen.tail_ms)} are" if math.isfinite(waited_ms) else "requests were lost, most time is"
+        tail = f"{_ms(waited_ms)} of {_ms(tail_ms)} are" if math.isfinite(waited_ms) else "requests were lost, most time is"
         return Diagnosis("queue-bound", f"{tail} spent behind others in bursts; {told}")
     return _worker_bound(batch, told)
 
