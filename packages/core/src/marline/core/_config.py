@@ -305,24 +305,56 @@ class LoadtestConfig(Section):
 class TuneConfig(Section):
     """What is searched, for how long, and what counts as good."""
 
-    strategy: Literal["grid"] = Field(description="grid tries every configuration for real", examples=["grid"])
+    strategy: Literal["predict", "grid", "optuna"] = Field(
+        description="predict: a twin of the server, then few load tests; grid: every configuration; optuna: a black box",
+        examples=["grid"],
+    )
+    at_rps: float | None = Field(
+        gt=0, description="requests per second for which tune.objective latency and cost choose", examples=[100]
+    )
+    objective: Literal["rate", "latency", "cost"] = Field(
+        description="the highest rate within the SLO, or at tune.at_rps the lowest latency, or the fewest workers",
+        examples=["rate"],
+    )
     slo_ms: Annotated[float, Field(gt=0)] | Literal["auto"] = Field(
         description="the latency objective in milliseconds, or auto", examples=[200]
     )
     percentile: float = Field(ge=50, lt=100, description="the percentile the objective is about", examples=[99])
     confidence: float = Field(gt=0.5, lt=1, description="how sure a verdict must be", examples=[0.95])
+    max_error_rate: float = Field(ge=0, le=1, description="share of requests that may have no 200", examples=[0.001])
+    max_memory_mb: float | None = Field(gt=0, description="memory that one worker may take, in MB", examples=[2000])
+    gpu_share: float = Field(gt=0, le=1, description="share of each GPU's memory that may be taken", examples=[0.8])
     batch_sizes: tuple[Annotated[int, Field(ge=2, le=1024)], ...] = Field(
         min_length=1, description="batch sizes to try beside TorchServe's default of 1", examples=["[2,4,8]"]
     )
     max_batch_delays_ms: tuple[Annotated[int, Field(ge=1, le=60000)], ...] = Field(
         min_length=1, description="delays to try; 0 would cap a batch at 2 and is refused", examples=["[2,10]"]
     )
-    workers: int = Field(ge=1, le=64, description="workers in every trial", examples=[1])
+    workers: tuple[Annotated[int, Field(ge=1, le=64)], ...] = Field(
+        min_length=1, description="numbers of workers to try; the default is measured with the fewest", examples=["[1,2]"]
+    )
     trial_s: float = Field(gt=0, description="seconds of load in one trial", examples=[10])
-    steps: int = Field(ge=1, le=12, description="trials per configuration while looking for its highest rate", examples=[3])
-    budget_s: float = Field(gt=0, description="seconds after which no configuration gets a second trial", examples=[300])
+    steps: int = Field(
+        ge=1,
+        le=12,
+        description="trials that look for rates: of each configuration in a grid, of all in predict",
+        examples=[3],
+    )
+    budget_s: float = Field(gt=0, description="seconds of trials after which only confirmations follow", examples=[300])
     confirm_s: float = Field(gt=0, description="seconds of load that confirm the winner and the default", examples=[40])
     curve_repeats: int = Field(ge=3, description="batches measured per size of the service curve", examples=[30])
+
+    @field_validator("workers", mode="before")
+    @classmethod
+    def _one_number_is_a_list(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, int) else value
+
+    @field_validator("objective")
+    @classmethod
+    def _rate_where_one_is_needed(cls, value: str, info: ValidationInfo) -> str:
+        if value != "rate" and info.data.get("at_rps") is None:
+            raise ValueError("tune.at_rps=REQUESTS_PER_SECOND is missing, the rate it chooses for")
+        return value
 
 
 class ReportConfig(Section):
