@@ -118,8 +118,8 @@ def compared() -> list[dict[str, Any]]:
 
 def diagnoses() -> list[dict[str, Any]]:
     told = {
-        (4, 2): ("compute-bound", "batches of 2.4 of 4, workers 88% busy; 63.9 ms of the 72 ms of a batch are inference"),
-        (1, 100): ("compute-bound", "batches of 1.0 of 1, workers 84% busy; 33 ms of the 36.6 ms of a batch are inference"),
+        (4, 2): ("compute-bound", "batches of 2.4 of 4, workers 88 % busy; 63.9 ms of the 72 ms of a batch are inference"),
+        (1, 100): ("compute-bound", "batches of 1.0 of 1, workers 84 % busy; 33 ms of the 36.6 ms of a batch are inference"),
         (8, 100): ("delay-bound", "batches of 2.2 of 8 left after the 100 ms delay: a shorter delay"),
         (4, 100): ("delay-bound", "batches of 2.0 of 4 left after the 100 ms delay: a shorter delay"),
     }

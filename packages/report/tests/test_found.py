@@ -65,7 +65,7 @@ def test_what_bounds_each_configuration_is_said_of_the_measured_and_counted_of_t
 
     for page in PAGES:
         text = words_of(folder / page)
-        assert "4 2 1 compute-bound batches of 2.4 of 4, workers 88% busy; 63.9 ms of the 72 ms" in text
+        assert "4 2 1 compute-bound batches of 2.4 of 4, workers 88 % busy; 63.9 ms of the 72 ms" in text
         assert "1 100 1 compute-bound batches of 1.0 of 1" in text
         assert "left after the 100 ms delay" not in text
         assert "Of those that were predicted and not measured: 2 delay-bound." in text

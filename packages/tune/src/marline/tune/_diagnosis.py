@@ -2,15 +2,13 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
-from marline.tune._service import Point, Service
+from marline.tune._service import Point
 from marline.tune._setting import Setting
-from marline.tune._trial import Trial
-from marline.tune._twin import Prediction
 
 Kind = Literal["delay-bound", "compute-bound", "CPU-stage-bound", "queue-bound", "client-bound"]
 BUSY = 0.8  # of its time: a worker (or a shared accelerator) with less to spare is what requests wait for
@@ -84,7 +82,7 @@ def diagnose(
     batch = _batch(points, size, overhead)
     busy = seen.rps / 1e3 / size * max(batch.total_ms / setting.workers, batch.inference_ms if shared else 0.0)
     achieved = f"batches of {size:.1f} of {setting.batch_size}{' (reckoned)' * (seen.mean_batch is None)}"
-    told = f"{achieved}, {'accelerator' if shared else 'workers'} {min(busy, 1.0):.0%} busy"
+    told = f"{achieved}, {'accelerator' if shared else 'workers'} {100 * min(busy, 1.0):.0f} % busy"
     full = f"{seen.refused:,} of {seen.samples:,} requests found the queue full"
     if busy >= BUSY:
         return _worker_bound(batch, f"{told}; {full}" if seen.refused else told)
@@ -106,42 +104,6 @@ def _largest(setting: Setting, batch: _Batch, tail_ms: float, told: str) -> Diag
         tail = f"{_ms(waited_ms)} of {_ms(tail_ms)} are" if math.isfinite(waited_ms) else "requests were lost, most time is"
         return Diagnosis("queue-bound", f"{tail} spent behind others in bursts; {told}")
     return _worker_bound(batch, told)
-
-
-def diagnoses(
-    service: Service, trials: Sequence[Trial], predictions: Sequence[Prediction], slo_ms: float
-) -> list[dict[str, Any]]:
-    """For result.json: what bounds every setting that was measured or predicted, each by the trial that tells most of it.
-
-    That is the trial with the highest rate within every limit, else the one that missed them at the lowest rate, else an
-    invalid one; where a setting has no trial, its prediction.
-    """
-    figures = {one.setting: Figures(rps=one.rps, tail_ms=one.p99_ms, mean_batch=one.mean_batch) for one in predictions}
-    for setting in {trial.setting for trial in trials}:
-        figures[setting] = _figures(_telling([one for one in trials if one.setting == setting], slo_ms))
-    known = {"batch_ms": service.batch_ms, "request_ms": service.request_ms, "shared": service.shared}
-    return [
-        {**asdict(setting), **asdict(diagnose(service.points, setting, seen, slo_ms, **known))}
-        for setting, seen in sorted(figures.items(), key=lambda item: item[0])
-    ]
-
-
-def _telling(trials: Sequence[Trial], slo_ms: float) -> Trial:
-    within = [one for one in trials if one.within(slo_ms)]
-    if within:
-        return max(within, key=lambda one: one.offered_rps)
-    return min(trials, key=lambda one: (not one.valid, one.offered_rps))
-
-
-def _figures(trial: Trial) -> Figures:
-    return Figures(
-        rps=trial.offered_rps,
-        tail_ms=trial.at_percentile_ms,
-        mean_batch=trial.mean_batch,
-        samples=trial.samples,
-        refused=sum(count for name, count in trial.error_classes.items() if name.endswith("overload")),
-        late=trial.invalid_reason,
-    )
 
 
 def _never_in_time(points: Sequence[Point], setting: Setting, slo_ms: float, overhead: tuple[float, float]) -> Diagnosis:
