@@ -93,7 +93,7 @@ def test_where_no_rate_is_within_the_objective_none_is_promised(met: bool | None
 
 
 def test_at_one_rate_latencies_are_compared() -> None:
-    at = {"objective": {"name": "latency", "at_rps": 170.0}, "gain": 1.0}
+    at: dict[str, Any] = {"objective": {"name": "latency", "at_rps": 170.0}, "gain": 1.0}
     found = "batch_size=16 max_batch_delay_ms=2 workers=2 → p99 88.2 ms at 170 req/s, within p99 ≤ 100 ms (99 % confidence, "
 
     assert said(**at) == f"{found}5 load tests, 4 min), TorchServe's default 96.4 ms with workers=2 (A/A noise 1.06 ×)."

@@ -75,13 +75,6 @@ def test_without_a_gpu_there_is_nothing_and_nobody_watches() -> None:
     assert ([], 1) == (found, reader.looks)
 
 
-def test_a_gpu_that_runs_no_model_is_not_watched() -> None:
-    with gpu_use("curve", FakeGpus((IDLE,)), wanted=False) as found:
-        pass
-
-    assert [] == found
-
-
 def test_what_was_seen_stays_where_the_measurement_fails() -> None:
     kept: list[list[dict[str, object]]] = []
 

@@ -29,8 +29,9 @@ from marline.tune._answer import answer
 from marline.tune._choose import Chooser
 from marline.tune._curve import fitting_curve, is_reported
 from marline.tune._journal import Journal
+from marline.tune._nvml import gpu_use
 from marline.tune._predict import Forecaster
-from marline.tune._result import found
+from marline.tune._result import found, watched
 from marline.tune._runner import Runner, serve
 from marline.tune._search import OVERHEAD_BATCH_MS, OVERHEAD_REQUEST_MS, default_of, grid
 from marline.tune._service import Point, Service
@@ -85,6 +86,7 @@ def tune(config: Config, accelerator: Accelerator, inputs: Sequence[Manifest], o
         "accelerator": {"kind": accelerator.kind, "name": accelerator.name, "time_scale": accelerator.time_scale},
         "curve": [asdict(point) for point in curve],
         **found(choice, runner, forecast),
+        **({"gpu": [*journal.read("gpu"), *watched(runner)]} if accelerator.kind == "cuda" else {}),
         "warnings": [*_left_out(config.tune, told), *left_out, *choice.warnings, *[NOT_REPORTED] * (not bench.reported)],
         "machine": machine(),
         "tuned": {"archive": str(tuned.file.relative_to(out)), "sha256": tuned.sha256},
@@ -122,7 +124,9 @@ def _curve(journal: Journal, config: Config, server: Server, archive: Path, payl
     kept = journal.read("curve")
     if kept is not None:
         return [Point(**{**one, "stages_ms": tuple(map(tuple, one["stages_ms"]))}) for one in kept]
-    curve = fitting_curve(server, archive, config.model, payloads, config.tune.batch_sizes, config.tune.curve_repeats)
+    with gpu_use("service curve") as gpu:
+        curve = fitting_curve(server, archive, config.model, payloads, config.tune.batch_sizes, config.tune.curve_repeats)
+    journal.write("gpu", gpu)
     journal.write("curve", [asdict(point) for point in curve])
     return curve
 
