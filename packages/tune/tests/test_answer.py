@@ -6,8 +6,10 @@ import pytest
 
 from marline.tune._answer import answer
 
-DEFAULT = {"batch_size": 1, "max_batch_delay_ms": 100, "workers": 2, "rps": 178.2, "samples": 7000, "slo_met": True}
-CHOSEN = {"batch_size": 16, "max_batch_delay_ms": 2, "workers": 2, "rps": 410.3, "samples": 16_000, "slo_met": True}
+DEFAULT = {"batch_size": 1, "max_batch_delay_ms": 100, "workers": 2, "rps": 178.2, "p99_ms": 96.4}
+DEFAULT |= {"samples": 7000, "slo_met": True}
+CHOSEN = {"batch_size": 16, "max_batch_delay_ms": 2, "workers": 2, "rps": 410.3, "p99_ms": 88.21}
+CHOSEN |= {"samples": 16_000, "slo_met": True}
 T4 = {"kind": "emulated", "name": "rn50_t4_pytorch_eager_amp", "time_scale": 2.0}
 NOTHING = {"rps": 0.0, "slo_met": False}
 
@@ -16,6 +18,7 @@ def result(**changed: Any) -> dict[str, Any]:
     return {
         "slo": {"percentile": 99, "ms": 100, "origin": "config"},
         "accelerator": {"kind": "cpu", "name": "a processor", "time_scale": 1.0},
+        "objective": {"name": "rate", "at_rps": None},
         "default": DEFAULT,
         "chosen": CHOSEN,
         "gain": 2.302,
@@ -87,3 +90,13 @@ def test_where_no_rate_is_within_the_objective_none_is_promised(met: bool | None
 
     kept = "batch_size=1 max_batch_delay_ms=100 workers=2 is kept"
     assert f"{kept}: no rate within p99 ≤ 100 ms {why} (1 load test, 52 s)." == sentence
+
+
+def test_at_one_rate_latencies_are_compared() -> None:
+    at: dict[str, Any] = {"objective": {"name": "latency", "at_rps": 170.0}, "gain": 1.0}
+    found = "batch_size=16 max_batch_delay_ms=2 workers=2 → p99 88.2 ms at 170 req/s, within p99 ≤ 100 ms (99 % confidence, "
+
+    assert said(**at) == f"{found}5 load tests, 4 min), TorchServe's default 96.4 ms with workers=2 (A/A noise 1.06 ×)."
+    assert said(**at, default=DEFAULT | NOTHING).endswith("which TorchServe's default is not.")
+    assert said(**at, chosen=DEFAULT).endswith("TorchServe's default: nothing that was tried is better.")
+    assert said(**at, noise=None).endswith("(A/A noise not known).")

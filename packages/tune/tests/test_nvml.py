@@ -76,8 +76,14 @@ def test_without_a_gpu_there_is_nothing_and_nobody_watches() -> None:
 
 
 def test_what_was_seen_stays_where_the_measurement_fails() -> None:
-    kept: list[dict[str, object]] = []
-    with pytest.raises(ValueError, match="a trial"), gpu_use("trial 1", FakeGpus((BUSY,))) as kept:
-        raise ValueError("a trial")
+    kept: list[list[dict[str, object]]] = []
 
-    assert ["trial 1"] == [one["phase"] for one in kept]
+    def fail() -> None:
+        with gpu_use("trial 1", FakeGpus((BUSY,))) as found:
+            kept.append(found)
+            raise ValueError("a trial")
+
+    with pytest.raises(ValueError, match="a trial"):
+        fail()
+
+    assert ["trial 1"] == [one["phase"] for one in kept[0]]

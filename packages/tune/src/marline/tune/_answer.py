@@ -8,24 +8,52 @@ RANDOM = "RANDOM WEIGHTS: answers mean nothing, speed does"
 
 
 def answer(result: Mapping[str, Any], *, confidence: float, random_weights: bool) -> str:
-    """`batch_size=16 ... → 410 req/s at p99 ≤ 100 ms (99 % confidence, ...), 2.3 × TorchServe's default (A/A noise 3 %).`
+    """Setting, rate, confidence and gain: `batch_size=16 ... → 410 req/s at p99 ≤ 100 ms (99 % confidence, ...), 2.3 × ...`.
 
-    `result` is what becomes result.json, `confidence` what a verdict was to have (0 to 1). Stamps follow: EMULATED with its
-    time scale, RANDOM WEIGHTS.
+    Where the objective is latency or cost at one rate, that rate and both latencies stand in place of the two rates. `result`
+    is what becomes result.json, `confidence` what a verdict was to have (0 to 1). Stamps follow: EMULATED with its time
+    scale, RANDOM WEIGHTS.
     """
     chosen, effort = result["chosen"], _effort(result)
     if not chosen["rps"]:
         sure = "was found" if chosen["slo_met"] is False else "could be measured"
         sentences = [f"{_told(chosen)} is kept: no rate within {_slo(result)} {sure} ({effort})."]
     else:
-        rate = f"{_told(chosen)} → {_number(chosen['rps'])} req/s at {_slo(result)}"
-        sentences = [f"{rate} ({_confidence(chosen, confidence)}, {effort}), {_gain(result)}."]
+        found, gain = _rate(result) if result["objective"]["name"] == "rate" else _at_rate(result)
+        sentences = [f"{_told(chosen)} → {found} ({_confidence(chosen, confidence)}, {effort}), {gain}."]
     accelerator = result["accelerator"]
     if accelerator["kind"] == "emulated":
         sentences.append(f"EMULATED {accelerator['name']}, time scale {accelerator['time_scale']:g}.")
     if random_weights:
         sentences.append(f"{RANDOM}.")
     return " ".join(sentences)
+
+
+def _rate(result: Mapping[str, Any]) -> tuple[str, str]:
+    """What was found, and what it gains, where the highest rate was looked for."""
+    return f"{_number(result['chosen']['rps'])} req/s at {_slo(result)}", _gain(result)
+
+
+def _at_rate(result: Mapping[str, Any]) -> tuple[str, str]:
+    """The same where one rate was given: latencies, as the rates are equal."""
+    chosen, default, noise = result["chosen"], result["default"], result["noise"]
+    name = next((name for limit, name in ((50, "p50"), (95, "p95")) if result["slo"]["percentile"] <= limit), "p99")
+    found = (
+        f"{name} {_number(chosen[f'{name}_ms'])} ms at {_number(result['objective']['at_rps'])} req/s, within {_slo(result)}"
+    )
+    if _is_default(result):
+        return found, "TorchServe's default: nothing that was tried is better"
+    if not default["rps"]:
+        return found, "which TorchServe's default is not"
+    off = f"{_number(noise[name])} ×" if noise is not None and noise.get(name) else "not known"
+    return (
+        found,
+        f"TorchServe's default {_number(default[f'{name}_ms'])} ms with workers={default['workers']} (A/A noise {off})",
+    )
+
+
+def _is_default(result: Mapping[str, Any]) -> bool:
+    return all(result["chosen"][key] == result["default"][key] for key in KEYS)
 
 
 def is_above_noise(result: Mapping[str, Any]) -> bool:
@@ -48,9 +76,9 @@ def _effort(result: Mapping[str, Any]) -> str:
 
 
 def _gain(result: Mapping[str, Any]) -> str:
-    gain, noise, default, chosen = (result[key] for key in ("gain", "noise", "default", "chosen"))
+    gain, noise, default = (result[key] for key in ("gain", "noise", "default"))
     name = "TorchServe's default"
-    if all(chosen[key] == default[key] for key in KEYS):
+    if _is_default(result):
         return f"{name}: nothing that was tried carries more"
     if gain is None:
         return f"no gain can be stated: {name} held no rate within the objective"

@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from marline.tune._curve import Point
+from marline.tune._service import Point
 from marline.tune._setting import Setting
 
 Kind = Literal["delay-bound", "compute-bound", "CPU-stage-bound", "queue-bound", "client-bound"]
@@ -24,7 +24,7 @@ class Figures:
     mean_batch: float | None  # None where the handler does not report its batches
     samples: int = 0
     refused: int = 0  # because the queue was full
-    late: str | None = None  # why the load generator was measured in place of the server
+    late: str | None = None  # why this was no measurement of the server
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ def diagnose(
 ) -> Diagnosis:
     """What bounds `setting` at this load; the first rule that holds decides.
 
-    1. The load generator was late: client-bound, and nothing is known of the server.
+    1. The measurement is invalid: client-bound, and nothing is known of the server.
     2. No rate is within the objective: whatever a request that arrives alone waits for most, the delay or the worker; where
        alone it is in time, the worker, as others wait for the batch before theirs too.
     3. The workers (or the accelerator they share) are busy for 80 % of the time or more: compute-bound where inference is
@@ -74,7 +74,7 @@ def diagnose(
     counted as processor time. A batch of the mean size takes what the line between the measured sizes says.
     """
     if seen.late is not None:
-        return Diagnosis("client-bound", f"the load generator was measured, not the server: {seen.late}")
+        return Diagnosis("client-bound", f"no trial was valid, so nothing is known of the server: {seen.late}")
     overhead = batch_ms, request_ms
     if seen.rps <= 0:
         return _never_in_time(points, setting, slo_ms, overhead)
@@ -82,19 +82,26 @@ def diagnose(
     batch = _batch(points, size, overhead)
     busy = seen.rps / 1e3 / size * max(batch.total_ms / setting.workers, batch.inference_ms if shared else 0.0)
     achieved = f"batches of {size:.1f} of {setting.batch_size}{' (reckoned)' * (seen.mean_batch is None)}"
-    told = f"{achieved}, {'accelerator' if shared else 'workers'} {min(busy, 1.0):.0%} busy"
+    told = f"{achieved}, {'accelerator' if shared else 'workers'} {100 * min(busy, 1.0):.0f} % busy"
     full = f"{seen.refused:,} of {seen.samples:,} requests found the queue full"
     if busy >= BUSY:
         return _worker_bound(batch, f"{told}; {full}" if seen.refused else told)
     if seen.refused:
         return Diagnosis("queue-bound", f"{full}; {told}: a longer queue, or arrivals without bursts")
-    delay_ms = float(setting.max_batch_delay_ms) if 1 < setting.batch_size and size < FULL * setting.batch_size else 0.0
-    waited_ms = seen.tail_ms - delay_ms - batch.total_ms
+    return _largest(setting, batch, seen.tail_ms, told)
+
+
+def _largest(setting: Setting, batch: _Batch, tail_ms: float, told: str) -> Diagnosis:
+    """The largest part of the tail, where workers have time and nobody was refused."""
+    delayed = setting.batch_size > 1 and batch.size < FULL * setting.batch_size
+    delay_ms = float(setting.max_batch_delay_ms) if delayed else 0.0
+    waited_ms = tail_ms - delay_ms - batch.total_ms
     if delay_ms >= max(batch.total_ms, waited_ms):
-        left = f"batches of {size:.1f} of {setting.batch_size} left after the {delay_ms:g} ms delay"
-        return Diagnosis("delay-bound", f"{left} and take {_ms(batch.total_ms)}; {told.partition(', ')[2]}: a shorter delay")
+        achieved, _, busy = told.partition(", ")
+        left = f"{achieved} left after the {delay_ms:g} ms delay and take {_ms(batch.total_ms)}"
+        return Diagnosis("delay-bound", f"{left}; {busy}: a shorter delay")
     if waited_ms > batch.total_ms:
-        tail = f"{_ms(waited_ms)} of {_ms(seen.tail_ms)} are" if math.isfinite(waited_ms) else "requests were lost, most time is"
+        tail = f"{_ms(waited_ms)} of {_ms(tail_ms)} are" if math.isfinite(waited_ms) else "requests were lost, most time is"
         return Diagnosis("queue-bound", f"{tail} spent behind others in bursts; {told}")
     return _worker_bound(batch, told)
 

@@ -14,7 +14,7 @@ JOIN_S = 10.0  # NVML answers in milliseconds; a driver that hangs must not hang
 
 @contextmanager
 def gpu_use(phase: str, reader: GpuReader | None = None, every_s: float = EVERY_S) -> Iterator[list[dict[str, Any]]]:
-    """A list that holds, once the block is left, one entry for each GPU the server sees; none where there is no GPU.
+    """A list that holds, once the block is left, an entry for each GPU the server sees; none where there is no GPU.
 
     An entry: `phase`, `gpu`, `name`, `samples`, and over these `utilisation_percent`, `power_w` and `clock_mhz` (means),
     `lowest_clock_mhz`, `memory_mb` and `temperature_c` (the highest); None for what a GPU does not measure.

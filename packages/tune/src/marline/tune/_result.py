@@ -16,7 +16,6 @@ def found(choice: Choice, runner: Runner, forecast: Forecaster) -> dict[str, Any
     """The keys of result.json that follow from the choice, the trials and the twin."""
     trials = runner.trials
     paired = len(choice.noise.trials) if choice.noise is not None else 0
-    watched = [seen for raw in runner.raw for seen in raw.gpu]
     return {
         "default": choice.default,
         "chosen": choice.chosen,
@@ -30,8 +29,12 @@ def found(choice: Choice, runner: Runner, forecast: Forecaster) -> dict[str, Any
         "trials": [trial.as_json() for trial in trials],
         "load_tests": len(trials) - paired,  # beside the A/A pair
         "load_seconds": round(sum(trial.load_s for trial in trials), 1),
-        **({"gpu": watched} if watched else {}),
     }
+
+
+def watched(runner: Runner) -> list[dict[str, Any]]:
+    """What the GPUs did in each trial."""
+    return [seen for raw in runner.raw for seen in raw.gpu]
 
 
 def _diagnosis(setting: Setting, forecast: Forecaster, trials: Sequence[Trial]) -> Diagnosis:

@@ -31,8 +31,9 @@ from marline.tune._answer import answer
 from marline.tune._choose import Chooser
 from marline.tune._curve import is_reported, measure_service
 from marline.tune._journal import Journal
+from marline.tune._nvml import gpu_use
 from marline.tune._predict import Forecaster
-from marline.tune._result import found
+from marline.tune._result import found, watched
 from marline.tune._runner import Runner, serve
 from marline.tune._search import default_of, grid
 from marline.tune._service import Point, Service
@@ -88,6 +89,7 @@ def tune(config: Config, accelerator: Accelerator, inputs: Sequence[Manifest], o
         "accelerator": {"kind": accelerator.kind, "name": accelerator.name, "time_scale": accelerator.time_scale},
         "curve": [asdict(point) for point in curve],
         **found(choice, runner, forecast),
+        **({"gpu": [*journal.read("gpu"), *watched(runner)]} if accelerator.kind == "cuda" else {}),
         "warnings": [
             *_left_out(config.tune, told, curve, slo["ms"]),
             *left_out,
@@ -134,16 +136,18 @@ def _service(
         points = tuple(Point(**{**one, "stages_ms": tuple(map(tuple, one["stages_ms"]))}) for one in kept["points"])
         return Service(**{**kept, "points": points})
     told = config.tune
-    service = measure_service(
-        server,
-        archive,
-        config.model,
-        payloads,
-        told.batch_sizes,
-        told.curve_repeats,
-        slo_ms=lambda t1_ms: slo_of(config, t1_ms)["ms"],
-        shared=accelerator.kind != "cpu",
-    )
+    with gpu_use("service curve") as gpu:
+        service = measure_service(
+            server,
+            archive,
+            config.model,
+            payloads,
+            told.batch_sizes,
+            told.curve_repeats,
+            slo_ms=lambda t1_ms: slo_of(config, t1_ms)["ms"],
+            shared=accelerator.kind != "cpu",
+        )
+    journal.write("gpu", gpu)
     journal.write("service", asdict(service))
     return service
 

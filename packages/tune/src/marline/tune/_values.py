@@ -12,7 +12,7 @@ import numpy as np
 
 from marline.archive import Serving, from_yaml, read_mar, tuned
 from marline.core import RequestError
-from marline.tune._curve import Point
+from marline.tune._service import Point
 from marline.tune._setting import Setting
 
 BURST = 1.5  # of the requests that are answered in time: a median says nothing of the batches that are faster than it
@@ -123,9 +123,7 @@ def _batch_ms(points: Sequence[Point], size: int) -> tuple[float, float]:
     """Median time of a batch, and of its inference, between two measured sizes on the line through them; in ms."""
     sizes = [point.batch for point in points]
     whole = np.interp(size, sizes, [point.p50_ms for point in points])
-    inference = np.interp(
-        size, sizes, [point.p50_ms if point.inference_ms is None else point.inference_ms for point in points]
-    )
+    inference = np.interp(size, sizes, [point.p50_ms if point.inference_ms is None else point.inference_ms for point in points])
     return float(whole), max(float(inference), 1e-3)
 
 
