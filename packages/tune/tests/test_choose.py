@@ -17,7 +17,7 @@ from marline.tune import Point, Service, Setting, predict, simulate
 from marline.tune._choose import Chooser
 from marline.tune._predict import Forecaster
 from marline.tune._search import default_of, grid
-from marline.tune._tune import slo_of
+from marline.tune._tune import _left_out, slo_of, within_curve
 
 DEFAULT = Setting(1, 100, 1)
 Run = Callable[..., tuple[Any, Any]]
@@ -203,12 +203,24 @@ def test_brute_force_and_a_black_box_go_through_the_same_trials(strategy: str, c
 
 @pytest.mark.parametrize(("t1_ms", "expected"), [(4.0, 50.0), (10.0, 50.0), (30.0, 150.0)])
 def test_an_automatic_objective_is_five_times_one_request_and_at_least_50_ms(t1_ms: float, expected: float) -> None:
-    curve = [Point(1, 30, t1_ms, t1_ms, 0.0, t1_ms, 0.0)]
+    assert {"percentile": 99, "ms": expected, "origin": "auto"} == slo_of(read_config(["model=digits_cnn"]).config, t1_ms)
 
-    assert {"percentile": 99, "ms": expected, "origin": "auto"} == slo_of(read_config(["model=digits_cnn"]).config, curve)
+
+def test_batch_sizes_that_the_curve_does_not_reach_are_left_out_and_the_reason_is_told(service: Service) -> None:
+    config = read_config(["model=digits_cnn"]).config.tune
+    curve = service.points[:3]  # to batches of 4, of which one takes 12 ms
+
+    told = within_curve(config, curve)
+
+    assert (2, 4) == told.batch_sizes
+    assert ["batches of 8 end the worker's memory (507): tune.batch_sizes [8, 16, 32] were not tried"] == _left_out(
+        config, told, curve, 50.0
+    )
+    assert "a batch of 4 takes 12 ms, 10 ms are allowed" in _left_out(config, told, curve, 10.0)[0]
+    assert [] == _left_out(told, told, curve, 50.0)
 
 
 def test_a_configured_objective_is_taken_as_it_is() -> None:
     config = read_config(["model=digits_cnn", "tune.slo_ms=7.5", "tune.percentile=95"]).config
 
-    assert {"percentile": 95, "ms": 7.5, "origin": "config"} == slo_of(config, [])
+    assert {"percentile": 95, "ms": 7.5, "origin": "config"} == slo_of(config, 4.0)
