@@ -96,6 +96,6 @@ def test_a_quicker_setting_comes_first_at_a_rate_and_a_cheaper_one_where_cost_co
     assert [Setting(4, 2, 1)] == first(rps, cheapest=True)
 
 
-@pytest.mark.parametrize(("percentile", "confidence", "least", "most"), [(99, 0.99, 1300, 2100), (95, 0.95, 150, 300)])
+@pytest.mark.parametrize(("percentile", "confidence", "least", "most"), [(99, 0.99, 2100, 2200), (95, 0.95, 200, 300)])
 def test_so_many_requests_are_asked_for_a_proof(percentile: float, confidence: float, least: int, most: int) -> None:
     assert least < decisive(percentile, confidence) < most
