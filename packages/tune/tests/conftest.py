@@ -98,6 +98,7 @@ class Simulated(Runner):
 
     real: Callable[[str], Service] = field(kw_only=True)  # by the purpose of the trial
     broken: Callable[[int], str | None] = field(default=lambda _: None, kw_only=True)  # why the trial of a number is invalid
+    too_fast_rps: float = field(default=float("inf"), kw_only=True)  # where the sender cannot follow
     memory_mb: float = field(default=100.0, kw_only=True)
     asked: list[tuple[Setting, float]] = field(default_factory=list, kw_only=True)
 
@@ -108,7 +109,7 @@ class Simulated(Runner):
         return Raw(
             measured=served(self.real(purpose), setting, load),
             batches=(),
-            reason=self.broken(number),
+            reason="requests were sent late" if load.rps > self.too_fast_rps else self.broken(number),
             memory_mb=self.memory_mb * setting.batch_size,
             gpu_share=None,
             gpu=[],

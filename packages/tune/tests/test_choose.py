@@ -156,6 +156,16 @@ def test_an_invalid_trial_is_repeated_told_and_counts_nowhere(choose: Run, servi
     assert len(chooser.forecast.compared) == len(chooser.runner.trials) - 2
 
 
+def test_where_the_sender_cannot_follow_the_rate_that_it_can_send_is_found(choose: Run, service: Service) -> None:
+    """The service curve promises more than this machine can send: one ceiling for all settings, in few trials."""
+    possible = 0.4 * limit_rps(service, Setting(32, 2, 1))
+
+    choice, chooser = choose(service, too_fast_rps=possible)
+
+    assert 0.6 * possible < choice.chosen["rps"] <= possible
+    assert len(chooser.runner.trials) <= 14
+
+
 def test_a_machine_on_which_nothing_is_valid_is_named(choose: Run, service: Service) -> None:
     choice, _ = choose(service, broken=lambda _: "requests were sent late")
 

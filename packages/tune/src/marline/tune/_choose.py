@@ -18,6 +18,7 @@ from marline.tune._values import Tuned, tuned_archive
 
 PAIR_AT = 0.8  # of the default's predicted limit: well below it nothing differs, at it everything does
 UNLOADED = 0.5  # of the saturated rate, where the default has no limit within the objective
+SLOWER = 0.75  # of a rate that was invalid twice: what this machine can perhaps measure, of any setting
 BETTER = 1.05  # what the second candidate's rate must be above the first one's to be worth a confirmation
 KEYS = ("batch_size", "max_batch_delay_ms", "workers", "rps", "p50_ms", "p95_ms", "p99_ms", "samples", "slo_met")
 NO_NOISE = "no two trials of the same were valid, so how much this machine's measurements vary is not known"
@@ -32,13 +33,8 @@ class Choice:
     chosen: dict[str, Any]
     runner_up: dict[str, Any] | None
     noise: Noise | None
+    gain: float | None  # chosen over default, see `Chooser._gain`
     warnings: list[str]
-
-    @property
-    def gain(self) -> float | None:
-        """Chosen over default, as a ratio of rates; None where one of them has none."""
-        rates = self.chosen["rps"], self.default["rps"]
-        return round(rates[0] / rates[1], 3) if all(rates) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +69,7 @@ class Chooser:
             chosen=self._config(setting, found),
             runner_up=self._runner_up({default, setting}),
             noise=noise,
+            gain=self._gain(usual, found),
             warnings=warnings,
         )
 
@@ -99,7 +96,12 @@ class Chooser:
     def _try(self, setting: Setting, rps: float) -> Trial:
         """A trial, once more where it was invalid: that says nothing about the server."""
         trial = self._once(setting, rps)
-        return trial if trial.valid else self._once(setting, rps)
+        if trial.valid:
+            return trial
+        again = self._once(setting, rps)
+        if not again.valid:
+            self.forecast.ceiling_rps = min(self.forecast.ceiling_rps, SLOWER * rps)
+        return again
 
     def _noise(self, default: Setting) -> Noise | None:
         """The A/A pair, at a load of the default that is also a first trial of it."""
@@ -199,6 +201,18 @@ class Chooser:
         if self.runner.bench.tune.objective == "cost" and trial.setting.workers != usual.setting.workers:
             return trial.setting.workers < usual.setting.workers
         return trial.at_percentile_ms * ((noise.p99 if noise else None) or 1.0) < usual.at_percentile_ms
+
+    def _gain(self, usual: Trial | None, found: Trial | None) -> float | None:
+        """Chosen over default: of rates, or by `tune.objective` of latencies or workers the other way round."""
+        if usual is None or found is None:
+            return None
+        pairs = {
+            "rate": (found.offered_rps, usual.offered_rps),
+            "latency": (usual.at_percentile_ms, found.at_percentile_ms),
+            "cost": (usual.setting.workers, found.setting.workers),
+        }
+        more, less = pairs[self.runner.bench.tune.objective]
+        return round(more / less, 3)
 
     def _confirm(self, archive: Path, setting: Setting, safe_rps: float, to_beat_rps: float) -> Trial | None:
         before = len(self.runner.trials)

@@ -76,6 +76,7 @@ class Forecaster:
     compared: list[dict[str, Any]] = field(default_factory=list)
     seen: list[Seen] = field(default_factory=list)
     bounds: dict[Setting, Bounds] = field(default_factory=dict)
+    ceiling_rps: float = math.inf  # what can be measured here, of any setting: the sender shares the machine with the server
     careful: dict[Setting, float] = field(default_factory=dict)  # the rate at which latency is a little below the objective
     measured_ms: dict[tuple[Setting, float], float] = field(default_factory=dict)  # the percentile, by setting and wished rate
 
@@ -85,7 +86,7 @@ class Forecaster:
     def limit_rps(self, setting: Setting) -> float:
         """The highest rate within the objective, as predicted and corrected by what was seen; 0 where there is none."""
         bounds = self.bounds.get(setting, Bounds())
-        return bounds.limit(self.told[setting].rps) if self.trusted else bounds.low
+        return min(self.ceiling_rps, bounds.limit(self.told[setting].rps)) if self.trusted else bounds.low
 
     def safe_rps(self, setting: Setting) -> float:
         """A rate to promise: below the limit, and where the latency leaves room for what a trial did not meet."""
@@ -93,7 +94,9 @@ class Forecaster:
 
     def next_rate(self, setting: Setting) -> float | None:
         """Where the next trial of a setting says most; None where its limit is known well enough."""
-        return self.bounds.get(setting, Bounds()).next_rate(self.told[setting].rps)
+        bounds = self.bounds.get(setting, Bounds())
+        rate = bounds.next_rate(self.told[setting].rps)
+        return None if rate is None or (bounds.low and rate > self.ceiling_rps) else min(rate, BELOW * self.ceiling_rps)
 
     def by_rate(self) -> list[Setting]:
         """Settings that carry anything, the one that carries most first."""

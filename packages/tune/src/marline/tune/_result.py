@@ -17,6 +17,7 @@ def found(choice: Choice, runner: Runner, forecast: Forecaster) -> dict[str, Any
     trials = runner.trials
     paired = len(choice.noise.trials) if choice.noise is not None else 0
     return {
+        "curve": [asdict(point) for point in forecast.service.points],
         "default": choice.default,
         "chosen": choice.chosen,
         "runner_up": choice.runner_up,

@@ -65,14 +65,11 @@ def tune(config: Config, accelerator: Accelerator, inputs: Sequence[Manifest], o
     with measuring(f"{config.model}, run {out.parent.name}"), _server(config, accelerator, archive, logs) as server:
         journal = _journal(config, accelerator, archived.facts["sha256"], payloads, out)
         service = _service(journal, config, accelerator, server, archive, payloads)
-        curve, slo = service.points, slo_of(config, service.points[0].p50_ms)
-        told = within_curve(config.tune, curve)
-        workers, left_out = workers_within(told.workers, from_yaml(read_mar(archive).config))
-        told = told.model_copy(update={"workers": workers})
-        bench = Bench(server, config.model, payloads, told, config.loadtest, slo["ms"], out, logs, is_reported(curve))
+        slo, (told, left_out) = slo_of(config, service.points[0].p50_ms), _within(config, service, archive)
+        reports = is_reported(service.points)
+        bench = Bench(server, config.model, payloads, told, config.loadtest, slo["ms"], out, logs, reports)
         runner = Runner(bench, journal, expected=told.steps + 4)
-        forecast = _forecast(bench, service)
-        chooser = Chooser(runner, archive, forecast)
+        chooser = Chooser(runner, archive, _forecast(bench, service))
         choice = chooser.choose()
         tuned = chooser.tuned_archive(choice.setting)
         if accelerator.kind != "emulated":
@@ -83,25 +80,13 @@ def tune(config: Config, accelerator: Accelerator, inputs: Sequence[Manifest], o
             serve(server, tuned.file, config.model, choice.setting)
             _prove(server, config.model, exported)
     result = {
-        "strategy": told.strategy,
-        "objective": {"name": told.objective, "at_rps": told.at_rps},
         "slo": slo,
-        "accelerator": {"kind": accelerator.kind, "name": accelerator.name, "time_scale": accelerator.time_scale},
-        "curve": [asdict(point) for point in curve],
-        **found(choice, runner, forecast),
+        **found(choice, runner, chooser.forecast),
         **({"gpu": [*journal.read("gpu"), *watched(runner)]} if accelerator.kind == "cuda" else {}),
-        "warnings": [
-            *_left_out(config.tune, told, curve, slo["ms"]),
-            *left_out,
-            *choice.warnings,
-            *[NOT_REPORTED] * (not bench.reported),
-        ],
-        "machine": machine(),
+        "warnings": [*left_out, *choice.warnings, *[NOT_REPORTED] * (not reports)],
         "tuned": {"archive": str(tuned.file.relative_to(out)), "sha256": tuned.sha256},
         "values": [asdict(value) for value in tuned.values],
-        "arrivals": config.loadtest.arrivals,
-        "seed": config.loadtest.seed,
-        "profile": config.profile,
+        **_request(config, accelerator),
         "seconds": round(time.monotonic() - started, 1),
     }
     random_weights = loaded.facts["weights"]["kind"] == "random"
@@ -111,6 +96,19 @@ def tune(config: Config, accelerator: Accelerator, inputs: Sequence[Manifest], o
     manifest = seal(out, model=config.model, config=config.tune, inputs=inputs, facts=facts, started=started)
     journal.close()
     return manifest
+
+
+def _request(config: Config, accelerator: Accelerator) -> dict[str, Any]:
+    """What was asked for, and where it was measured."""
+    return {
+        "strategy": config.tune.strategy,
+        "objective": {"name": config.tune.objective, "at_rps": config.tune.at_rps},
+        "accelerator": {"kind": accelerator.kind, "name": accelerator.name, "time_scale": accelerator.time_scale},
+        "machine": machine(),
+        "arrivals": config.loadtest.arrivals,
+        "seed": config.loadtest.seed,
+        "profile": config.profile,
+    }
 
 
 def _journal(config: Config, accelerator: Accelerator, archive_sha256: str, payloads: Sequence[Path], out: Path) -> Journal:
@@ -167,6 +165,14 @@ def slo_of(config: Config, t1_ms: float) -> dict[str, Any]:
     if config.tune.slo_ms != "auto":
         return {"percentile": config.tune.percentile, "ms": config.tune.slo_ms, "origin": "config"}
     return {"percentile": config.tune.percentile, "ms": round(max(SLO_FACTOR * t1_ms, SLO_FLOOR_MS), 1), "origin": "auto"}
+
+
+def _within(config: Config, service: Service, archive: Path) -> tuple[TuneConfig, list[str]]:
+    """What may be tried of what was asked for, and why the rest may not."""
+    told, slo_ms = within_curve(config.tune, service.points), slo_of(config, service.points[0].p50_ms)["ms"]
+    workers, few = workers_within(told.workers, from_yaml(read_mar(archive).config))
+    left_out = [*_left_out(config.tune, told, service.points, slo_ms), *few]
+    return told.model_copy(update={"workers": workers}), left_out
 
 
 def within_curve(config: TuneConfig, curve: Sequence[Point]) -> TuneConfig:
