@@ -55,12 +55,18 @@ def test_the_report_keeps_its_contract(smoke: Any) -> None:
     assert report["versions"].keys() >= {"torch", "torchserve", "locust"}
 
 
-def test_the_default_and_six_configurations_were_really_tried(smoke: Any) -> None:
-    report = report_of(smoke.run)
+def test_the_default_and_the_chosen_were_really_tried_and_the_whole_grid_predicted(smoke: Any) -> None:
+    result = json.loads((smoke.run / "tune" / "result.json").read_text())
+    keys = ("batch_size", "max_batch_delay_ms")
 
-    tried = {(trial["batch_size"], trial["max_batch_delay_ms"]) for trial in report["trials"]}
-    assert {(1, 100), *((size, delay) for size in (2, 4, 8) for delay in (2, 10))} <= tried
-    assert all((smoke.run / "tune" / trial["samples_file"]).is_file() for trial in report["trials"])
+    tried = {tuple(trial[key] for key in keys) for trial in result["trials"]}
+    assert {(1, 100), tuple(result["chosen"][key] for key in keys)} <= tried
+    assert {(1, 100), *((size, delay) for size in (2, 4, 8) for delay in (2, 10))} == {
+        tuple(told[key] for key in keys) for told in result["predictions"]
+    }
+    assert ["noise", "noise"] == [trial["purpose"] for trial in result["trials"] if trial["valid"]][:2]
+    assert len(result["compared"]) == sum(trial["valid"] for trial in result["trials"])
+    assert all((smoke.run / "tune" / trial["samples_file"]).is_file() for trial in result["trials"])
 
 
 def test_the_tuned_archive_asks_for_the_values_that_the_report_shows(smoke: Any) -> None:

@@ -293,13 +293,63 @@ class DeployConfig(Section):
 class LoadtestConfig(Section):
     """How load is sent."""
 
-    arrivals: Literal["poisson", "constant"] = Field(description="how open-loop requests arrive", examples=["poisson"])
+    arrivals: Literal["poisson", "constant", "bursty", "replay"] = Field(
+        description="how open-loop requests arrive; replay plays loadtest.replay", examples=["poisson"]
+    )
+    replay: str | None = Field(
+        description="a file with a timestamp on each line, seconds or ISO 8601, for loadtest.arrivals=replay",
+        examples=["null"],
+    )
     seed: int = Field(ge=0, description="seeds the arrival schedule", examples=[0])
     seconds: float = Field(gt=0, description="length of a load test started by hand", examples=[30])
-    rps: float = Field(gt=0, description="requests per second of a load test started by hand", examples=[20])
+    rps: Annotated[float, Field(gt=0)] | Literal["auto"] = Field(
+        description="requests per second of a load test started by hand; auto is 20, or a recording's own", examples=[20]
+    )
+    shape: Literal["steady", "step", "sweep", "soak", "spike"] = Field(
+        description="rates over time of a load test started by hand: loadtest.rps throughout, in four steps up to it, up to it "
+        "and down again, throughout and judged in ten parts, or three times it for a fifth of the time",
+        examples=["steady"],
+    )
+    users: int = Field(
+        ge=0, le=10_000, description="users who each wait for their answer, in place of a rate; 0 for a rate", examples=[0]
+    )
     timeout_s: float = Field(gt=0, description="a request without answer for longer counts as lost", examples=[10])
     warmup_s: float = Field(ge=0, description="seconds at the start of a trial that are not judged", examples=[2])
+    processes: int = Field(ge=1, le=64, description="processes that send a load test started by hand", examples=[1])
+    expect_workers: int = Field(
+        ge=0, le=1000, description="locust workers that join from other machines, in place of own processes", examples=[0]
+    )
     web: bool = Field(description="true opens locust's web page for a load test started by hand", examples=["true"])
+
+    @field_validator("replay")
+    @classmethod
+    def _replay_is_a_file(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if (value is not None) != (info.data.get("arrivals") == "replay"):
+            raise ValueError("loadtest.arrivals=replay and loadtest.replay=FILE go together")
+        if value is not None and not located(value).is_file():
+            raise ValueError("there is no such file")
+        return value
+
+    @field_validator("shape")
+    @classmethod
+    def _a_recording_has_its_shape(cls, value: str, info: ValidationInfo) -> str:
+        if value != "steady" and info.data.get("arrivals") == "replay":
+            raise ValueError("a recording that is replayed has a shape of its own")
+        return value
+
+    @field_validator("users")
+    @classmethod
+    def _users_follow_no_schedule(cls, value: int, info: ValidationInfo) -> int:
+        if value and (info.data.get("shape") != "steady" or info.data.get("arrivals") == "replay"):
+            raise ValueError("users send when they were answered, so loadtest.shape and loadtest.replay cannot be followed")
+        return value
+
+    @field_validator("expect_workers")
+    @classmethod
+    def _own_processes_or_others(cls, value: int, info: ValidationInfo) -> int:
+        if value and info.data.get("processes", 1) > 1:
+            raise ValueError("workers from elsewhere take the place of loadtest.processes")
+        return value
 
 
 class TuneConfig(Section):

@@ -1,6 +1,6 @@
 """Stage 6: the batch size and delay that carry the most load within the objective, found and confirmed by real trials."""
 
-from marline.tune._curve import service_curve
+from marline.tune._curve import measure_service
 from marline.tune._refit import Seen, refit
 from marline.tune._search import capacity_rps, climb, grid, search
 from marline.tune._service import Point, Service
@@ -21,10 +21,10 @@ __all__ = [
     "capacity_rps",
     "climb",
     "grid",
+    "measure_service",
     "predict",
     "refit",
     "search",
-    "service_curve",
     "simulate",
     "tune",
 ]

@@ -10,7 +10,7 @@ from marline.tune._explain import lower_bound, nothing_better
 from marline.tune._noise import Noise, pair
 from marline.tune._optuna import tpe
 from marline.tune._predict import Forecaster, look_at_rate, look_for_rate, rival_of
-from marline.tune._runner import CONFIRM_AT, DEFAULT_SHARE, Runner
+from marline.tune._runner import DEFAULT_SHARE, Runner
 from marline.tune._search import FIRST, calibration, capacity_rps, climb, default_of, search
 from marline.tune._setting import Setting
 from marline.tune._trial import Trial
@@ -18,7 +18,8 @@ from marline.tune._values import Tuned, tuned_archive
 
 PAIR_AT = 0.8  # of the default's predicted limit: well below it nothing differs, at it everything does
 UNLOADED = 0.5  # of the saturated rate, where the default has no limit within the objective
-BETTER = 1.02  # what the second candidate's rate must be above the first one's to be worth a confirmation
+SLOWER = 0.75  # of a rate that was invalid twice: what this machine can perhaps measure, of any setting
+BETTER = 1.05  # what the second candidate's rate must be above the first one's to be worth a confirmation
 KEYS = ("batch_size", "max_batch_delay_ms", "workers", "rps", "p50_ms", "p95_ms", "p99_ms", "samples", "slo_met")
 NO_NOISE = "no two trials of the same were valid, so how much this machine's measurements vary is not known"
 
@@ -32,13 +33,8 @@ class Choice:
     chosen: dict[str, Any]
     runner_up: dict[str, Any] | None
     noise: Noise | None
+    gain: float | None  # chosen over default, see `Chooser._gain`
     warnings: list[str]
-
-    @property
-    def gain(self) -> float | None:
-        """Chosen over default, as a ratio of rates; None where one of them has none."""
-        rates = self.chosen["rps"], self.default["rps"]
-        return round(rates[0] / rates[1], 3) if all(rates) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +59,9 @@ class Chooser:
         elif usual is None:
             warnings.insert(0, f"TorchServe's default held no rate within {self._slo_ms:g} ms, so no gain can be stated")
         if self._at_rps is None:
-            warnings += lower_bound(self.runner, "TorchServe's default", usual) if best else []
-            warnings += lower_bound(self.runner, "the chosen one", best) if best else []
+            limits = self.forecast.limit_rps if self.forecast.trusted else None
+            warnings += lower_bound(self.runner, "TorchServe's default", usual, limits) if best else []
+            warnings += lower_bound(self.runner, "the chosen one", best, limits) if best else []
         setting = found.setting if found else default
         return Choice(
             setting=setting,
@@ -72,6 +69,7 @@ class Chooser:
             chosen=self._config(setting, found),
             runner_up=self._runner_up({default, setting}),
             noise=noise,
+            gain=self._gain(usual, found),
             warnings=warnings,
         )
 
@@ -98,7 +96,12 @@ class Chooser:
     def _try(self, setting: Setting, rps: float) -> Trial:
         """A trial, once more where it was invalid: that says nothing about the server."""
         trial = self._once(setting, rps)
-        return trial if trial.valid else self._once(setting, rps)
+        if trial.valid:
+            return trial
+        again = self._once(setting, rps)
+        if not again.valid:
+            self.forecast.ceiling_rps = min(self.forecast.ceiling_rps, SLOWER * rps)
+        return again
 
     def _noise(self, default: Setting) -> Noise | None:
         """The A/A pair, at a load of the default that is also a first trial of it."""
@@ -116,7 +119,7 @@ class Chooser:
             return self.forecast.by_rate()
         return self.forecast.by_latency(self._at_rps, cheapest=config.objective == "cost")
 
-    def _predict(self, default: Setting) -> None:
+    def _predict(self, _: Setting) -> None:
         config, runner = self.runner.bench.tune, self.runner
         if self._at_rps is not None:
             cheapest = config.objective == "cost"
@@ -124,10 +127,7 @@ class Chooser:
                 self.forecast, self._at_rps, cheapest=cheapest, run=self._try, steps=config.steps, in_time=runner.in_time
             )
             return
-        taken = look_for_rate(self.forecast, self._try, config.steps, runner.in_time)
-        rate = self.forecast.next_rate(default)
-        if taken < config.steps and rate is not None and runner.in_time():
-            self._try(default, rate)  # so that a gain is over what the default really carries
+        look_for_rate(self.forecast, self._try, config.steps, runner.in_time)
 
     def _grid(self, default: Setting) -> None:
         """Every setting, and the default last: Java has compiled its hot paths by then, which it had not for the first ones."""
@@ -170,10 +170,10 @@ class Chooser:
         return -trial.at_percentile_ms - (1e4 * trial.setting.workers if self.runner.bench.tune.objective == "cost" else 0.0)
 
     def _confirm_default(self, default: Setting) -> Trial | None:
-        limit = self.forecast.limit_rps(default)
+        safe = self.forecast.safe_rps(default)
         if self._at_rps is not None and self.forecast.latency_ms(default, self._at_rps) > self._slo_ms:
             return None
-        return self._confirm(self.archive, default, limit, 0.0) if limit or self._at_rps else None
+        return self._confirm(self.archive, default, safe, 0.0) if safe or self._at_rps else None
 
     def _confirm_best(self, candidates: Sequence[Setting], usual: Trial | None, noise: Noise | None) -> Trial | None:
         """The first candidate that a longer trial, as the tuned archive, shows to be better than the default beyond the noise.
@@ -183,13 +183,13 @@ class Chooser:
         rival = rival_of(candidates) if candidates else None
         best: Trial | None = None
         for setting in [*candidates[:1], *([rival] if rival else [])]:
-            limit = self.forecast.limit_rps(setting)
+            safe = self.forecast.safe_rps(setting)
             least = BETTER * best.offered_rps if best else usual.offered_rps * (1 + _floor(noise)) if usual else 0.0
-            if self._at_rps is None and CONFIRM_AT * limit <= least:
+            if self._at_rps is None and safe <= least:
                 continue
             if self._at_rps is not None and best is not None:
                 break
-            trial = self._confirm(self.tuned_archive(setting).file, setting, limit, least if self._at_rps is None else 0.0)
+            trial = self._confirm(self.tuned_archive(setting).file, setting, safe, least if self._at_rps is None else 0.0)
             if trial is not None and (self._at_rps is None or self._is_better(trial, usual, noise)):
                 best = trial
         return best
@@ -202,11 +202,23 @@ class Chooser:
             return trial.setting.workers < usual.setting.workers
         return trial.at_percentile_ms * ((noise.p99 if noise else None) or 1.0) < usual.at_percentile_ms
 
-    def _confirm(self, archive: Path, setting: Setting, limit: float, to_beat_rps: float) -> Trial | None:
+    def _gain(self, usual: Trial | None, found: Trial | None) -> float | None:
+        """Chosen over default: of rates, or by `tune.objective` of latencies or workers the other way round."""
+        if usual is None or found is None:
+            return None
+        pairs = {
+            "rate": (found.offered_rps, usual.offered_rps),
+            "latency": (usual.at_percentile_ms, found.at_percentile_ms),
+            "cost": (usual.setting.workers, found.setting.workers),
+        }
+        more, less = pairs[self.runner.bench.tune.objective]
+        return round(more / less, 3)
+
+    def _confirm(self, archive: Path, setting: Setting, safe_rps: float, to_beat_rps: float) -> Trial | None:
         before = len(self.runner.trials)
-        found = self.runner.confirm(archive, setting, limit, to_beat_rps, at_rps=self._at_rps)
+        found = self.runner.confirm(archive, setting, safe_rps, to_beat_rps, at_rps=self._at_rps)
         for trial, raw in zip(self.runner.trials[before:], self.runner.raw[before:], strict=True):
-            self.forecast.learn(trial, raw, trial.offered_rps)
+            self.forecast.learn(trial, raw, trial.offered_rps, fit=False)  # nothing is asked of the twin after that
         return found
 
     def _config(self, setting: Setting, confirmed: Trial | None) -> dict[str, Any]:

@@ -1,13 +1,18 @@
 """Why nothing better than the default was found, and which rates are only lower bounds, in sentences."""
 
+from collections.abc import Callable
+
 from marline.tune._noise import Noise
 from marline.tune._runner import Runner, told
+from marline.tune._setting import Setting
 from marline.tune._trial import Trial
 
+KNOWN = 1.2  # times the confirmed rate: a limit predicted within that is known well enough
 
-def lower_bound(runner: Runner, name: str, confirmed: Trial | None) -> list[str]:
-    """A rate that no failing trial bounds is a lower bound, and must be called one."""
-    if confirmed is None:
+
+def lower_bound(runner: Runner, name: str, confirmed: Trial | None, limit_rps: Callable[[Setting], float] | None) -> list[str]:
+    """A rate that neither a failing trial nor the twin bounds closely is a lower bound, and must be called one."""
+    if confirmed is None or (limit_rps is not None and limit_rps(confirmed.setting) <= KNOWN * confirmed.offered_rps):
         return []
     higher = [one for one in runner.trials if one.setting == confirmed.setting and one.offered_rps > confirmed.offered_rps]
     if any(one.valid and not one.within(runner.bench.slo_ms) for one in higher):

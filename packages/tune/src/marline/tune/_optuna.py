@@ -38,9 +38,9 @@ def tpe(
 
 
 def _suggested(asked: Any, settings: Sequence[Setting]) -> Setting:
-    """One of the settings; a batch of 1 has one delay only, so the delay is asked for where there is a choice."""
+    """One of the settings; a batch of 1 has one delay only, so that none is asked for."""
     size = asked.suggest_categorical("batch_size", sorted({one.batch_size for one in settings}))
     workers = asked.suggest_categorical("workers", sorted({one.workers for one in settings}))
     delays = sorted({one.max_batch_delay_ms for one in settings if one.batch_size == size})
-    delay = asked.suggest_categorical(f"max_batch_delay_ms of {'one' if len(delays) == 1 else 'many'}", delays)
+    delay = asked.suggest_categorical("max_batch_delay_ms", delays) if size > 1 else delays[0]
     return Setting(size, delay, workers)

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from marline.loadtest import percentile
 from marline.tune._journal import Raw
@@ -22,7 +23,10 @@ from marline.tune._twin import Prediction, play, predict
 OFF = 0.15  # a prediction of p99 further from the measured one than this is not good enough
 TIE = 0.01  # rates closer than this are equal: then fewer workers are better, less delay, smaller batches
 BELOW, ABOVE = 0.9, 1.05  # of the predicted limit: where a setting is tried first, and next when that holds
-HIGHER, LOWER = 1.1, 0.85  # of the highest rate that held, and of the lowest that did not, where the twin was wrong
+HIGHER, BARELY = 1.1, 0.97  # of the highest rate that held, and of the lowest that did not, where the twin was wrong
+CONFIRM_AT = 0.94  # of a limit is what may be promised: what is found best of several was lucky, too
+CAREFUL = 0.85  # of the objective: a p99 measured again, near the limit, differs by as much
+NEAR = 0.95  # of the predicted limit: what holds there leaves little to look for
 CLOSE = 1.2  # a bracket this narrow needs no further trial
 ARRIVALS = 20_000  # of a load whose latencies are predicted at one rate
 
@@ -46,7 +50,7 @@ class Bounds:
     def limit(self, predicted: float) -> float:
         """The predicted limit, corrected by what was seen."""
         if self.low == 0 and math.isfinite(self.high):
-            return min(predicted, LOWER * self.high)
+            return min(predicted, BARELY * self.high)
         return min(max(predicted, self.low), self.high)
 
     def next_rate(self, predicted: float) -> float | None:
@@ -54,7 +58,7 @@ class Bounds:
         if self.low == 0:
             return BELOW * self.limit(predicted)
         if math.isinf(self.high):
-            return max(ABOVE * predicted, HIGHER * self.low) if predicted < HIGHER * self.low else ABOVE * predicted
+            return None if NEAR * predicted <= self.low <= predicted else max(ABOVE * predicted, HIGHER * self.low)
         return math.sqrt(self.low * self.high) if self.high > CLOSE * self.low else None
 
 
@@ -66,11 +70,14 @@ class Forecaster:
     settings: Sequence[Setting]
     slo_ms: float
     percentile: float
+    gaps: NDArray[np.float64] | None = None  # between arrivals of another process than Poisson's, in any unit
     trusted: bool = True  # whether the twin's word counts where nothing was measured, as the strategy `predict` has it
     told: dict[Setting, Prediction] = field(default_factory=dict)
     compared: list[dict[str, Any]] = field(default_factory=list)
     seen: list[Seen] = field(default_factory=list)
     bounds: dict[Setting, Bounds] = field(default_factory=dict)
+    ceiling_rps: float = math.inf  # what can be measured here, of any setting: the sender shares the machine with the server
+    careful: dict[Setting, float] = field(default_factory=dict)  # the rate at which latency is a little below the objective
     measured_ms: dict[tuple[Setting, float], float] = field(default_factory=dict)  # the percentile, by setting and wished rate
 
     def __post_init__(self) -> None:
@@ -79,11 +86,17 @@ class Forecaster:
     def limit_rps(self, setting: Setting) -> float:
         """The highest rate within the objective, as predicted and corrected by what was seen; 0 where there is none."""
         bounds = self.bounds.get(setting, Bounds())
-        return bounds.limit(self.told[setting].rps) if self.trusted else bounds.low
+        return min(self.ceiling_rps, bounds.limit(self.told[setting].rps)) if self.trusted else bounds.low
+
+    def safe_rps(self, setting: Setting) -> float:
+        """A rate to promise: below the limit, and where the latency leaves room for what a trial did not meet."""
+        return min(CONFIRM_AT * self.limit_rps(setting), self.careful.get(setting, math.inf))
 
     def next_rate(self, setting: Setting) -> float | None:
         """Where the next trial of a setting says most; None where its limit is known well enough."""
-        return self.bounds.get(setting, Bounds()).next_rate(self.told[setting].rps)
+        bounds = self.bounds.get(setting, Bounds())
+        rate = bounds.next_rate(self.told[setting].rps)
+        return None if rate is None or (bounds.low and rate > self.ceiling_rps) else min(rate, BELOW * self.ceiling_rps)
 
     def by_rate(self) -> list[Setting]:
         """Settings that carry anything, the one that carries most first."""
@@ -108,17 +121,17 @@ class Forecaster:
             return self.measured_ms[setting, rps]
         if not self.trusted:
             return math.inf
-        arrivals_s = np.cumsum(np.random.default_rng(0).exponential(1 / rps, ARRIVALS))
+        gaps = np.random.default_rng(0).standard_exponential(ARRIVALS) if self.gaps is None else self.gaps
+        arrivals_s = np.cumsum(gaps / gaps.mean() / rps)
         return percentile(play(self.service, setting, arrivals_s).latencies_ms, self.percentile)
 
     def worth(self, setting: Setting, ratio: float) -> float:
         """The share of a setting's rate that a factor on latency is worth: what more it would carry were that allowed."""
-        (more,) = predict(self.service, [setting], self.slo_ms * ratio, self.percentile)
-        rps = self.told[setting].rps
-        return min(1.0, more.rps / rps - 1) if rps else 0.0
+        least, more = self._limit(setting, self.slo_ms).rps, self._limit(setting, self.slo_ms * ratio).rps
+        return min(1.0, more / least - 1) if least else 0.0
 
-    def learn(self, trial: Trial, raw: Raw, rps: float) -> None:
-        """Set a trial at the wished rate `rps` beside the twin's word for it; fit the twin anew where that was wrong."""
+    def learn(self, trial: Trial, raw: Raw, rps: float, *, fit: bool = True) -> None:
+        """Set a trial at the wished rate `rps` beside the twin's word for it; `fit` the twin anew where that was wrong."""
         self.bounds.setdefault(trial.setting, Bounds()).learn(rps, held=trial.within(self.slo_ms))
         broken = not trial.valid or trial.limit is not None
         self.measured_ms[trial.setting, rps] = math.inf if broken else trial.at_percentile_ms
@@ -130,10 +143,30 @@ class Forecaster:
         played = play(self.service, trial.setting, arrivals_s)
         predicted = {f"p{p}_ms": percentile(played.latencies_ms, p) for p in (50, 99)}
         self.compared.append(_compared(trial, predicted, played.mean_batch))
+        if not (fit and self.trusted):
+            return
         self.seen.append(Seen(trial.setting, arrivals_s, raw.measured.latencies_ms, raw.batches))
-        if self.trusted and not abs(trial.p99_ms / predicted["p99_ms"] - 1) <= OFF:
+        if not abs(trial.p99_ms / predicted["p99_ms"] - 1) <= OFF:
             self.service = refit(self.service, self.seen)
             self._predict()
+        self._correct(trial.setting)
+
+    def _correct(self, setting: Setting) -> None:
+        """What is left of the error, of one setting: its limit is predicted for an objective so much lower or higher."""
+        off = [self._off(one) for one in self.seen if one.setting == setting]
+        known = [math.log(ratio) for ratio in off if math.isfinite(ratio)]
+        if known and self.told[setting].rps:
+            slo_ms = self.slo_ms / math.exp(sum(known) / len(known))
+            self.told[setting] = self._limit(setting, slo_ms)
+            self.careful[setting] = self._limit(setting, CAREFUL * slo_ms).rps
+
+    def _limit(self, setting: Setting, slo_ms: float) -> Prediction:
+        return predict(self.service, [setting], slo_ms, self.percentile, gaps=self.gaps)[0]
+
+    def _off(self, one: Seen) -> float:
+        """The percentile of a trial, measured over predicted; infinite where requests were lost."""
+        played = play(self.service, one.setting, one.arrivals_s)
+        return percentile(one.latencies_ms, self.percentile) / percentile(played.latencies_ms, self.percentile)
 
     def predictions(self) -> list[dict[str, Any]]:
         """What the twin says now of every setting's limit, for result.json."""
@@ -144,7 +177,7 @@ class Forecaster:
         ]
 
     def _predict(self) -> None:
-        found = predict(self.service, self.settings, self.slo_ms, self.percentile)
+        found = predict(self.service, self.settings, self.slo_ms, self.percentile, gaps=self.gaps)
         self.told |= {one.setting: one for one in found}
 
 

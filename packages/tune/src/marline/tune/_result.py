@@ -17,6 +17,7 @@ def found(choice: Choice, runner: Runner, forecast: Forecaster) -> dict[str, Any
     trials = runner.trials
     paired = len(choice.noise.trials) if choice.noise is not None else 0
     return {
+        "curve": [asdict(point) for point in forecast.service.points],
         "default": choice.default,
         "chosen": choice.chosen,
         "runner_up": choice.runner_up,
@@ -24,6 +25,7 @@ def found(choice: Choice, runner: Runner, forecast: Forecaster) -> dict[str, Any
         "noise": choice.noise.as_json() if choice.noise is not None else None,
         "predictions": forecast.predictions(),
         "compared": forecast.compared,
+        "overheads": {name: round(getattr(forecast.service, name), 3) for name in ("batch_ms", "request_ms", "http_ms")},
         "diagnoses": [asdict(one) | asdict(_diagnosis(one, forecast, trials)) for one in forecast.told],
         "trials": [trial.as_json() for trial in trials],
         "load_tests": len(trials) - paired,  # beside the A/A pair

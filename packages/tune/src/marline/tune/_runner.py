@@ -2,21 +2,17 @@
 
 import time
 from dataclasses import asdict, dataclass, field, replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from marline.core import progress
 from marline.deploy import Server
-from marline.loadtest import Load, slo_met, wait_until_quiet
+from marline.loadtest import Load, samples_needed, wait_until_quiet
 from marline.tune._journal import Journal, Raw
 from marline.tune._setting import Setting
 from marline.tune._trial import Bench, Trial, judge, load_of, run_trial
 
 AGAIN, SURE = 8, 4  # trials in which a confirmation may look for a rate that holds, and those it gets whatever the time
-CONFIRM_AT = 0.94  # of the rate at which the objective is just met: what is found best of several was lucky too
 STEP_DOWN, NARROW = 0.85, 0.93  # after a trial that missed the objective, and after one that left it undecided
 CONFIRM_SHARE = 1.5  # of the budget: when confirmations beyond those end
 DEFAULT_SHARE = 2.0  # and the search for the default, which must have its chance: a gain is over its best rate
@@ -68,7 +64,7 @@ class Runner:
         share = min(0.15 + 0.85 * (number - 1) / self.expected, 0.99)
         progress(share, f"{purpose} {number}: {told(setting)}, {rps:.1f} req/s")
         load = load_of(self.bench, rps, purpose, number)
-        asked = {"number": number, "setting": asdict(setting), "load": asdict(load), "purpose": purpose}
+        asked = {"number": number, "setting": asdict(setting), "load": _told(load), "purpose": purpose}
         raw = self.journal.find(asked)
         if raw is None:
             raw = self._measure(archive, setting, load, number)
@@ -81,11 +77,11 @@ class Runner:
     def confirm(
         self, archive: Path, setting: Setting, rps: float, to_beat_rps: float = 0.0, *, at_rps: float | None = None
     ) -> Trial | None:
-        """A longer trial below `rps`, and at less where that does not hold, while above `to_beat_rps`; None where no rate held.
+        """A longer trial at `rps`, and at less where that does not hold, while above `to_beat_rps`; None where no rate held.
 
         With `at_rps` that is the one rate that counts.
         """
-        rate, again = at_rps or CONFIRM_AT * rps, False
+        rate, again = at_rps or rps, False
         for turn in range(AGAIN):
             if rate <= to_beat_rps or (turn >= SURE and not self.in_time(CONFIRM_SHARE)):
                 break
@@ -130,14 +126,12 @@ def told(setting: Setting) -> str:
     return f"batch_size={setting.batch_size} max_batch_delay_ms={setting.max_batch_delay_ms}{workers}"
 
 
-@cache
+def _told(load: Load) -> dict[str, Any]:
+    """A load as JSON."""
+    return {key: str(value) if isinstance(value, Path) else value for key, value in asdict(load).items()}
+
+
 def decisive(percentile: float, confidence: float) -> int:
     """Requests that prove an objective where half as many miss it as may; with fewer, one hiccup leaves it undecided."""
-    count = 10
-    while not slo_met(_with_misses(count, count * (100 - percentile) / 200), 1.0, percentile, confidence):
-        count = int(1.1 * count) + 1
-    return count
-
-
-def _with_misses(count: int, misses: float) -> Any:
-    return np.where(np.arange(count) < int(misses), np.inf, 0.0)
+    share = (100 - percentile) / 200
+    return next(count for over in range(1000) if (count := samples_needed(percentile, confidence, over)) * share <= over)

@@ -11,7 +11,7 @@ import psutil
 
 from marline.core import LoadtestConfig, TuneConfig, machine, seen_gpus
 from marline.deploy import Server, Status
-from marline.loadtest import Load, Measurement, Target, invalid_reason, measure, percentile, slo_met
+from marline.loadtest import Load, Measurement, Target, invalid_reason, measure, percentile, verdict
 from marline.tune._batches import Batch, read_batches
 from marline.tune._journal import Raw
 from marline.tune._nvml import gpu_use
@@ -106,6 +106,7 @@ def load_of(bench: Bench, rps: float, purpose: str, number: int) -> Load:
         seconds=bench.tune.confirm_s if purpose == "confirm" else bench.tune.trial_s,
         warmup_s=bench.loadtest.warmup_s,
         arrivals=bench.loadtest.arrivals,
+        replay=Path(bench.loadtest.replay) if bench.loadtest.replay is not None else None,
         seed=bench.loadtest.seed + (0 if purpose == "noise" else number),
         timeout_s=max(LEAST_TIMEOUT_S, 3 * bench.slo_ms / 1e3),  # the tail must be seen well beyond the objective
     )
@@ -118,11 +119,18 @@ def run_trial(bench: Bench, load: Load, number: int, run: str) -> Raw:
     url, token_file = f"{client.inference_url}/predictions/{bench.model}", bench.server.token_file
     target = Target(url=url, token=client.tokens.inference, token_file=token_file)
     with gpu_use(f"trial {number}") as gpu:
-        measured = measure(target, bench.payloads, load, bench.logs / f"trial-{number:03d}")
+        measured = measure(
+            target,
+            bench.payloads,
+            load,
+            bench.logs / f"trial-{number:03d}",
+            processes=bench.loadtest.processes,
+            expect_workers=bench.loadtest.expect_workers,
+        )
     _drain(bench)
     after = client.describe(bench.model)
     batches = tuple(batch for batch in read_batches(bench.server.batches) if batch.ended_s >= began)
-    reason = invalid_reason(measured, load, bench.slo_ms) or _server_reason(
+    reason = invalid_reason(measured, load, bench.slo_ms, bench.tune.percentile) or _server_reason(
         before, after, measured, batches if bench.reported else None
     )
     return Raw(
@@ -144,7 +152,7 @@ def judge(bench: Bench, setting: Setting, load: Load, purpose: str, raw: Raw, nu
     measured, latencies = raw.measured, raw.measured.latencies_ms
     sizes = [batch.size for batch in raw.batches if batch.size]
     limit, too_large = broken_limit(bench.tune, raw)
-    judged = slo_met(latencies, bench.slo_ms, bench.tune.percentile, bench.tune.confidence) if raw.reason is None else None
+    judged = verdict(latencies, bench.slo_ms, bench.tune.percentile, bench.tune.confidence, load.seconds)
     return Trial(
         setting=setting,
         purpose=purpose,
@@ -158,7 +166,7 @@ def judge(bench: Bench, setting: Setting, load: Load, purpose: str, raw: Raw, nu
         at_percentile_ms=percentile(latencies, bench.tune.percentile),
         samples=len(latencies),
         errors=int(np.sum(measured.status != 200)),
-        slo_met=judged,
+        slo_met=judged.met if raw.reason is None else None,
         mean_batch=float(np.mean(sizes)) if sizes else None,
         service_p99_ms=percentile(measured.service_ms, 99),
         lag_p99_ms=percentile(measured.lag_ms, 99),

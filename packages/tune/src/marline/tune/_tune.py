@@ -3,9 +3,11 @@
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from marline.archive import from_yaml, read_mar, requirements_of
 from marline.core import (
@@ -24,22 +26,22 @@ from marline.core import (
 )
 from marline.deploy import Server, prove, serving
 from marline.handler import read_golden
-from marline.loadtest import measuring
+from marline.loadtest import arrival_times, measuring
 from marline.tune._answer import answer
 from marline.tune._choose import Chooser
-from marline.tune._curve import fitting_curve, is_reported
+from marline.tune._curve import is_reported, measure_service
 from marline.tune._journal import Journal
 from marline.tune._nvml import gpu_use
 from marline.tune._predict import Forecaster
 from marline.tune._result import found, watched
 from marline.tune._runner import Runner, serve
-from marline.tune._search import OVERHEAD_BATCH_MS, OVERHEAD_REQUEST_MS, default_of, grid
+from marline.tune._search import default_of, grid
 from marline.tune._service import Point, Service
-from marline.tune._trial import Bench
+from marline.tune._trial import Bench, load_of
 from marline.tune._values import workers_within
 
 SLO_FACTOR, SLO_FLOOR_MS = 5.0, 50.0
-OVERHEAD_HTTP_MS = 1.0
+GAPS_RPS, GAPS_S = 100.0, 400.0  # of the arrivals that rates are predicted with, where they are not Poisson's
 IN_RESULT_ALONE = {"trials", "curve", "predictions", "compared", "diagnoses"}
 NOT_REPORTED = (
     "the handler does not report its batches (MARLINE_BATCH_LOG): the service curve is what TorchServe timed "
@@ -62,14 +64,12 @@ def tune(config: Config, accelerator: Accelerator, inputs: Sequence[Manifest], o
     logs = out.parent / "logs" / "tune"
     with measuring(f"{config.model}, run {out.parent.name}"), _server(config, accelerator, archive, logs) as server:
         journal = _journal(config, accelerator, archived.facts["sha256"], payloads, out)
-        curve = _curve(journal, config, server, archive, payloads)
-        slo, told = slo_of(config, curve), within_memory(config.tune, curve)
-        workers, left_out = workers_within(told.workers, from_yaml(read_mar(archive).config))
-        told = told.model_copy(update={"workers": workers})
-        bench = Bench(server, config.model, payloads, told, config.loadtest, slo["ms"], out, logs, is_reported(curve))
+        service = _service(journal, config, accelerator, server, archive, payloads)
+        slo, (told, left_out) = slo_of(config, service.points[0].p50_ms), _within(config, service, archive)
+        reports = is_reported(service.points)
+        bench = Bench(server, config.model, payloads, told, config.loadtest, slo["ms"], out, logs, reports)
         runner = Runner(bench, journal, expected=told.steps + 4)
-        forecast = _forecast(accelerator, told, curve, slo["ms"])
-        chooser = Chooser(runner, archive, forecast)
+        chooser = Chooser(runner, archive, _forecast(bench, service))
         choice = chooser.choose()
         tuned = chooser.tuned_archive(choice.setting)
         if accelerator.kind != "emulated":
@@ -80,20 +80,13 @@ def tune(config: Config, accelerator: Accelerator, inputs: Sequence[Manifest], o
             serve(server, tuned.file, config.model, choice.setting)
             _prove(server, config.model, exported)
     result = {
-        "strategy": told.strategy,
-        "objective": {"name": told.objective, "at_rps": told.at_rps},
         "slo": slo,
-        "accelerator": {"kind": accelerator.kind, "name": accelerator.name, "time_scale": accelerator.time_scale},
-        "curve": [asdict(point) for point in curve],
-        **found(choice, runner, forecast),
+        **found(choice, runner, chooser.forecast),
         **({"gpu": [*journal.read("gpu"), *watched(runner)]} if accelerator.kind == "cuda" else {}),
-        "warnings": [*_left_out(config.tune, told), *left_out, *choice.warnings, *[NOT_REPORTED] * (not bench.reported)],
-        "machine": machine(),
+        "warnings": [*left_out, *choice.warnings, *[NOT_REPORTED] * (not reports)],
         "tuned": {"archive": str(tuned.file.relative_to(out)), "sha256": tuned.sha256},
         "values": [asdict(value) for value in tuned.values],
-        "arrivals": config.loadtest.arrivals,
-        "seed": config.loadtest.seed,
-        "profile": config.profile,
+        **_request(config, accelerator),
         "seconds": round(time.monotonic() - started, 1),
     }
     random_weights = loaded.facts["weights"]["kind"] == "random"
@@ -103,6 +96,19 @@ def tune(config: Config, accelerator: Accelerator, inputs: Sequence[Manifest], o
     manifest = seal(out, model=config.model, config=config.tune, inputs=inputs, facts=facts, started=started)
     journal.close()
     return manifest
+
+
+def _request(config: Config, accelerator: Accelerator) -> dict[str, Any]:
+    """What was asked for, and where it was measured."""
+    return {
+        "strategy": config.tune.strategy,
+        "objective": {"name": config.tune.objective, "at_rps": config.tune.at_rps},
+        "accelerator": {"kind": accelerator.kind, "name": accelerator.name, "time_scale": accelerator.time_scale},
+        "machine": machine(),
+        "arrivals": config.loadtest.arrivals,
+        "seed": config.loadtest.seed,
+        "profile": config.profile,
+    }
 
 
 def _journal(config: Config, accelerator: Accelerator, archive_sha256: str, payloads: Sequence[Path], out: Path) -> Journal:
@@ -119,48 +125,72 @@ def _journal(config: Config, accelerator: Accelerator, archive_sha256: str, payl
     return Journal.of(out.parent.parent, told, out.parent.name, fresh=fresh, keep=config.keep_runs)
 
 
-def _curve(journal: Journal, config: Config, server: Server, archive: Path, payloads: Sequence[Path]) -> list[Point]:
-    """The service curve, measured unless an interrupted run has done so."""
-    kept = journal.read("curve")
+def _service(
+    journal: Journal, config: Config, accelerator: Accelerator, server: Server, archive: Path, payloads: Sequence[Path]
+) -> Service:
+    """The service curve and what the server adds to it, measured unless an interrupted run has done so."""
+    kept = journal.read("service")
     if kept is not None:
-        return [Point(**{**one, "stages_ms": tuple(map(tuple, one["stages_ms"]))}) for one in kept]
+        points = tuple(Point(**{**one, "stages_ms": tuple(map(tuple, one["stages_ms"]))}) for one in kept["points"])
+        return Service(**{**kept, "points": points})
+    told = config.tune
     with gpu_use("service curve") as gpu:
-        curve = fitting_curve(server, archive, config.model, payloads, config.tune.batch_sizes, config.tune.curve_repeats)
+        service = measure_service(
+            server,
+            archive,
+            config.model,
+            payloads,
+            told.batch_sizes,
+            told.curve_repeats,
+            slo_ms=lambda t1_ms: slo_of(config, t1_ms)["ms"],
+            shared=accelerator.kind != "cpu",
+        )
     journal.write("gpu", gpu)
-    journal.write("curve", [asdict(point) for point in curve])
-    return curve
+    journal.write("service", asdict(service))
+    return service
 
 
-def _forecast(accelerator: Accelerator, told: TuneConfig, curve: Sequence[Point], slo_ms: float) -> Forecaster:
+def _forecast(bench: Bench, service: Service) -> Forecaster:
     """The twin of this server, and every setting there is to choose from."""
-    predicts = told.strategy == "predict"
-    sizes = [point.batch for point in curve] if predicts else told.batch_sizes
+    told, predicts = bench.tune, bench.tune.strategy == "predict"
+    sizes = [point.batch for point in service.points] if predicts else told.batch_sizes
     settings = [default_of(told), *grid(told, sizes)]
-    overheads = {"batch_ms": OVERHEAD_BATCH_MS, "request_ms": OVERHEAD_REQUEST_MS, "http_ms": OVERHEAD_HTTP_MS}
-    service = Service(points=tuple(curve), **overheads, shared=accelerator.kind != "cpu")
-    return Forecaster(service, settings, slo_ms, told.percentile, trusted=predicts)
+    poisson = bench.loadtest.arrivals == "poisson"
+    gaps = None if poisson else np.diff(arrival_times(replace(load_of(bench, GAPS_RPS, "search", 0), seconds=GAPS_S)))
+    return Forecaster(service, settings, bench.slo_ms, told.percentile, gaps=gaps, trusted=predicts)
 
 
-def slo_of(config: Config, curve: Sequence[Point]) -> dict[str, Any]:
+def slo_of(config: Config, t1_ms: float) -> dict[str, Any]:
     """The latency objective: as configured, or max(5 t(1), 50 ms) where `tune.slo_ms=auto`."""
     if config.tune.slo_ms != "auto":
         return {"percentile": config.tune.percentile, "ms": config.tune.slo_ms, "origin": "config"}
-    return {
-        "percentile": config.tune.percentile,
-        "ms": round(max(SLO_FACTOR * curve[0].p50_ms, SLO_FLOOR_MS), 1),
-        "origin": "auto",
-    }
+    return {"percentile": config.tune.percentile, "ms": round(max(SLO_FACTOR * t1_ms, SLO_FLOOR_MS), 1), "origin": "auto"}
 
 
-def within_memory(config: TuneConfig, curve: Sequence[Point]) -> TuneConfig:
-    """The same, without batch sizes that the curve does not reach because the worker's memory does not hold them."""
-    return config.model_copy(update={"batch_sizes": tuple(size for size in config.batch_sizes if size <= curve[-1].batch)})
+def _within(config: Config, service: Service, archive: Path) -> tuple[TuneConfig, list[str]]:
+    """What may be tried of what was asked for, and why the rest may not."""
+    told, slo_ms = within_curve(config.tune, service.points), slo_of(config, service.points[0].p50_ms)["ms"]
+    workers, few = workers_within(told.workers, from_yaml(read_mar(archive).config))
+    left_out = [*_left_out(config.tune, told, service.points, slo_ms), *few]
+    return told.model_copy(update={"workers": workers}), left_out
 
 
-def _left_out(config: TuneConfig, told: TuneConfig) -> list[str]:
-    """What the memory does not hold."""
+def within_curve(config: TuneConfig, curve: Sequence[Point]) -> TuneConfig:
+    """The same, without batch sizes that the curve does not reach: memory does not hold them, or the objective allows none."""
+    kept = tuple(size for size in config.batch_sizes if size <= curve[-1].batch)
+    return config.model_copy(update={"batch_sizes": kept})
+
+
+def _left_out(config: TuneConfig, told: TuneConfig, curve: Sequence[Point], slo_ms: float) -> list[str]:
+    """Why batch sizes were not tried."""
     sizes = [size for size in config.batch_sizes if size not in told.batch_sizes]
-    return [f"batches of {min(sizes)} end the worker's memory (507): tune.batch_sizes {sizes} were not tried"] if sizes else []
+    if not sizes:
+        return []
+    if curve[-1].p50_ms > slo_ms:
+        why = f"a batch of {curve[-1].batch} takes {curve[-1].p50_ms:.0f} ms, {slo_ms:g} ms are allowed"
+    else:
+        why = f"batches of {min(sizes)} end the worker's memory (507)"
+    return [f"{why}: tune.batch_sizes {sizes} were not tried"]
 
 
 def _server(config: Config, accelerator: Accelerator, archive: Path, logs: Path) -> Any:

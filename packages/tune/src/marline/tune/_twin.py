@@ -23,7 +23,18 @@ QUEUE = 1000
 REQUESTS = 40_000  # of one simulated load: its p99 varies by 2 to 4 % between seeds where the queue is long, by less elsewhere
 SETTLED = 0.05  # of them come first and are not judged: the queue begins empty
 IDLE = 0.01  # of the saturated rate: requests that meet nobody
-LADDER = (0.98, 0.94, 0.88, 0.8, 0.7, 0.58, 0.45, 0.3, 0.15, 0.05)  # of the saturated rate: where the highest rate is looked for
+LADDER = (
+    0.98,
+    0.94,
+    0.88,
+    0.8,
+    0.7,
+    0.58,
+    0.45,
+    0.3,
+    0.15,
+    0.05,
+)  # of the saturated rate: where the highest rate is looked for
 CLOSE = 1.003  # the bracket in which a highest rate is left
 
 
@@ -189,10 +200,10 @@ def _played(
         queue,
         expiry_ms,
     )
-    batched = np.count_nonzero(batch_of >= 0)
+    batched = int(np.count_nonzero(batch_of >= 0))
     stages_ms = {name: ms / max(1, batched) for name, ms in zip(STAGES, spent.tolist(), strict=True)}
     batches = int(batch_of.max(initial=-1)) + 1
-    return Played(latencies + service.http_ms, batched / max(1, batches), stages_ms | {"http": service.http_ms})
+    return Played(latencies + service.http_ms, float(batched / max(1, batches)), stages_ms | {"http": service.http_ms})
 
 
 def _unit_ms(gaps: ArrayLike | None, requests: int, seed: int) -> Floats:

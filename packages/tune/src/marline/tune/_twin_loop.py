@@ -28,7 +28,7 @@ def serve(
     batch_size: int,
     delay_ms: int,
     workers: int,
-    shared: bool,  # noqa: FBT001 - numba compiles positional arguments
+    shared: bool,
     batch_ms: float,
     request_ms: float,
     queue: int,
@@ -42,17 +42,20 @@ def serve(
     latencies, batch_of, spent = np.full(count, np.inf), np.full(count, -1), np.zeros(7)
     refused = np.zeros(count, np.bool_)
     at = np.zeros(workers)  # when something happens to each worker next: it is free, or its batch asks for the accelerator
+    since = np.arange(workers)  # the order in which that was settled, for what happens at the same instant
     asks = np.zeros(workers, np.bool_)
     members, sizes, rows = np.zeros((workers, batch_size), np.int64), np.zeros(workers, np.int64), np.zeros(workers, np.int64)
     head, tail, waiting = 0, 0, 0  # the next to take, the next to arrive, and how many between them are not refused
-    unlocked, device_free, batches = 0.0, 0.0, 0
+    unlocked, device_free, batches, events = 0.0, 0.0, 0, workers
     while True:
         worker = 0
         for other in range(1, workers):
-            if at[other] < at[worker]:
+            if at[other] < at[worker] or (at[other] == at[worker] and since[other] < since[worker]):
                 worker = other
         if at[worker] == np.inf:
             return latencies, batch_of, spent
+        events += 1
+        since[worker] = events
         if asks[worker]:
             size, row = sizes[worker], rows[worker]
             begins = max(at[worker], device_free) if shared else at[worker]
@@ -67,24 +70,21 @@ def serve(
             at[worker], asks[worker] = ends, False
             continue
 
-        # The worker gets the lock, and waits for a first request.
+        # The worker gets the lock: what came until now has found a place in the queue, or none.
         now = max(at[worker], unlocked)
-        if waiting == 0:
-            if tail == count:
-                at[worker] = np.inf
-                continue
-            now = max(now, arrivals_ms[tail])
         while tail < count and arrivals_ms[tail] <= now:
             if waiting < queue:
                 waiting += 1
             else:
                 refused[tail] = True
             tail += 1
-        budget, mark = delay_ms, math.floor(now)
-        size, taken_sum = 0, 0.0
+        if waiting == 0 and tail == count:
+            at[worker] = np.inf
+            continue
+        budget, mark, size, taken_sum = delay_ms, 0, 0, 0.0
         for slot in range(batch_size):
-            if waiting == 0:
-                if budget <= 0 or tail == count or arrivals_ms[tail] > now + budget:
+            if waiting == 0:  # it waits, for the first as long as it takes
+                if slot > 0 and (budget <= 0 or tail == count or arrivals_ms[tail] > now + budget):
                     now += max(budget, 0)
                     break
                 now = max(now, arrivals_ms[tail])
@@ -95,10 +95,10 @@ def serve(
             index = head
             head += 1
             waiting -= 1
+            clock = math.floor(now)
             if slot > 0:
-                clock = math.floor(now)
                 budget -= clock - mark
-                mark = clock
+            mark = clock
             if slot == 0 or arrivals_ms[index] + expiry_ms > now:  # the first one's expiry is not looked at
                 members[worker, size] = index
                 batch_of[index] = batches
