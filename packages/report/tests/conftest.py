@@ -160,6 +160,7 @@ def tune_result() -> dict[str, Any]:
         "gain": 1.333,
         "noise": {"p50": 1.018, "p99": 1.072, "rps_floor": 0.041, "trials": [1, 2]},
         "strategy": "predict",
+        "objective": {"name": "rate", "at_rps": None},
         "answer": ANSWER,
         "load_tests": 23,
         "load_seconds": 290.0,

@@ -95,8 +95,8 @@ def test_a_gain_is_shown_with_the_noise_it_is_above(make: Make) -> None:
 @pytest.mark.parametrize(
     ("noise", "words"),
     [
-        ({"p50": 1.2, "p99": 1.9, "rps_floor": 0.4, "trials": [1, 2]}, "within the A/A noise (40 %)"),
-        (None, "within the A/A noise (not known)"),
+        ({"p50": 1.2, "p99": 1.9, "rps_floor": 0.4, "trials": [1, 2]}, "and that is within the A/A noise of 40 %."),
+        (None, "and the A/A noise of this machine is not known."),
     ],
 )
 def test_a_gain_within_the_noise_is_not_claimed(make: Make, noise: Any, words: str) -> None:
@@ -107,6 +107,15 @@ def test_a_gain_within_the_noise_is_not_claimed(make: Make, noise: Any, words: s
     assert words in gain
     for page in PAGES:
         assert gain in words_of(folder / page)
+
+
+def test_what_was_chosen_for_one_rate_is_compared_by_latency(make: Make) -> None:
+    folder = make(objective={"name": "latency", "at_rps": 20.0}, gain=1.0)
+
+    words = "Chosen for latency at 20.0 requests/s: its p99 there is 167 ms, that of TorchServe's default (batchSize 1, "
+    assert told(folder)["verdict"]["gain"].startswith(words)
+    for page in PAGES:
+        assert f"{words}maxBatchDelay 100 ms) 124 ms (A/A noise of p99 a factor of 1.07)." in words_of(folder / page)
 
 
 def test_noise_effort_and_runner_up_are_said(make: Make) -> None:

@@ -43,6 +43,7 @@ REPORT: dict[str, Any] = {
     "gain": OPTIONAL,
     "noise": (dict, type(None)),
     "strategy": str,
+    "objective": {"name": str, "at_rps": OPTIONAL},
     "answer": str,
     "predictions": [CONFIG_KEYS | {"rps": NUMBER, "p99_ms": OPTIONAL, "mean_batch": OPTIONAL}],
     "compared": [CONFIG_KEYS | {"offered_rps": NUMBER, "predicted": COMPARED, "measured": COMPARED}],

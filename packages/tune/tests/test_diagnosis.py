@@ -29,14 +29,14 @@ def test_batches_that_leave_small_after_a_long_delay_are_delay_bound() -> None:
     found = diagnose(points(), Setting(16, 50, 1), seen(60, 70.0, 3.1), SLO_MS)
 
     assert "delay-bound" == found.kind
-    assert "batches of 3.1 of 16 left after the 50 ms delay and take 13.7 ms; workers 26 % busy: a shorter delay" == found.words
+    assert "batches of 3.1 of 16 left after the 50 ms delay and take 13.7 ms; worker 26 % busy: a shorter delay" == found.words
 
 
 def test_workers_that_are_busy_with_inference_are_compute_bound() -> None:
     found = diagnose(points(), Setting(16, 2, 1), seen(460, 90.0, 15.6), SLO_MS)
 
     assert "compute-bound" == found.kind
-    assert found.words.startswith("batches of 15.6 of 16, workers 96 % busy; 24.6 ms of the 32.4 ms of a batch are inference")
+    assert found.words.startswith("batches of 15.6 of 16, worker 96 % busy; 24.6 ms of the 32.4 ms of a batch are inference")
 
 
 def test_workers_that_are_busy_around_the_model_are_cpu_stage_bound() -> None:
@@ -67,14 +67,14 @@ def test_a_full_queue_is_the_bound_only_where_workers_have_time() -> None:
 
     assert ("queue-bound", "compute-bound") == (idle.kind, busy.kind)
     assert idle.words.startswith("37 of 1,000 requests found the queue full")
-    assert "workers 100 % busy; 370 of 1,000 requests found the queue full" in busy.words
+    assert "worker 100 % busy; 370 of 1,000 requests found the queue full" in busy.words
 
 
 def test_a_tail_that_is_spent_behind_others_is_queue_bound() -> None:
     found = diagnose(points(), Setting(16, 2, 1), seen(150, 95.0, 3.0), SLO_MS)
 
     assert "queue-bound" == found.kind
-    assert "79.5 ms of 95 ms are spent behind others in bursts; batches of 3.0 of 16, workers 68 % busy" == found.words
+    assert "79.5 ms of 95 ms are spent behind others in bursts; batches of 3.0 of 16, worker 68 % busy" == found.words
 
 
 def test_an_invalid_measurement_says_nothing_of_the_server() -> None:
@@ -109,7 +109,7 @@ def test_a_handler_that_reports_nothing_has_its_batches_reckoned_and_no_stages()
     found = diagnose(whole, Setting(8, 2, 1), seen(430, 60.0, None), SLO_MS)
 
     assert "compute-bound" == found.kind
-    assert "batches of 8.0 of 8 (reckoned), workers 97 % busy; a batch takes 18 ms, its stages are not reported" == found.words
+    assert "batches of 8.0 of 8 (reckoned), worker 97 % busy; a batch takes 18 ms, its stages are not reported" == found.words
 
 
 @given(

@@ -3,7 +3,7 @@
 from typing import Any, NamedTuple
 
 from marline.report._found import effort_words, others_diagnosed, twin_words
-from marline.report._verdict import is_default, noise_words
+from marline.report._verdict import is_default, noise_words, objective_words
 from marline.report._words import MET, duration, is_reported, judged_percentile, milliseconds, number, percent, slo_words
 
 Report = dict[str, Any]
@@ -23,8 +23,11 @@ def figures(report: Report) -> list[Figure]:
     chosen, slo, plan = report["chosen"], report["slo"], report["replicas"]
     first = plan["plan"][0]
     count = "–" if first["replicas"] is None else number(first["replicas"])
-    gain = "–" if report["gain"] is None else f"{number(report['gain'])}×"
+    by_rate = report["gain"] is not None and report["objective"]["name"] == "rate"
+    gain = f"{number(report['gain'])}×" if by_rate else "–"
     beside = "the default was chosen" if is_default(report) else f"same SLO; A/A noise {noise_words(report)}"
+    if not by_rate:
+        beside = "no rate to compare with" if report["gain"] is None else f"chosen for {objective_words(report)}"
     target = (
         f"for {number(first['target_rps'])} /s, {percent(plan['headroom'])} headroom" if first["replicas"] else plan["reason"]
     )
@@ -41,7 +44,7 @@ def figures(report: Report) -> list[Figure]:
             "ms" * bool(chosen["rps"]),
             f"SLO {slo_words(slo)}" + f", n = {number(chosen['samples'])}" * bool(chosen["rps"]),
         ),
-        Figure("Gain over the default", gain, "", beside if report["gain"] is not None else "no rate to compare with"),
+        Figure("Gain over the default", gain, "", beside),
         Figure("Replicas", count, "", target),
     ]
 

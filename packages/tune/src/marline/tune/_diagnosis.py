@@ -80,9 +80,11 @@ def diagnose(
         return _never_in_time(points, setting, slo_ms, overhead)
     size = seen.mean_batch if seen.mean_batch is not None else _reckoned(points, setting, seen.rps, overhead)
     batch = _batch(points, size, overhead)
-    busy = seen.rps / 1e3 / size * max(batch.total_ms / setting.workers, batch.inference_ms if shared else 0.0)
+    each_ms, together_ms = batch.total_ms / setting.workers, batch.inference_ms if shared else 0.0
+    busy = seen.rps / 1e3 / size * max(each_ms, together_ms)
+    who = "accelerator" if together_ms > each_ms else "worker" + "s" * (setting.workers > 1)
     achieved = f"batches of {size:.1f} of {setting.batch_size}{' (reckoned)' * (seen.mean_batch is None)}"
-    told = f"{achieved}, {'accelerator' if shared else 'workers'} {100 * min(busy, 1.0):.0f} % busy"
+    told = f"{achieved}, {who} {100 * min(busy, 1.0):.0f} % busy"
     full = f"{seen.refused:,} of {seen.samples:,} requests found the queue full"
     if busy >= BUSY:
         return _worker_bound(batch, f"{told}; {full}" if seen.refused else told)
