@@ -149,7 +149,10 @@ class Forecaster:
         if not abs(trial.p99_ms / predicted["p99_ms"] - 1) <= OFF:
             self.service = refit(self.service, self.seen)
             self._predict()
-        self._correct(trial.setting)
+            for setting in {one.setting for one in self.seen}:
+                self._correct(setting)
+        else:
+            self._correct(trial.setting)
 
     def _correct(self, setting: Setting) -> None:
         """What is left of the error, of one setting: its limit is predicted for an objective so much lower or higher."""
