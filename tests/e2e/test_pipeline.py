@@ -64,7 +64,7 @@ def test_the_default_and_the_chosen_were_really_tried_and_the_whole_grid_predict
     assert {(1, 100), *((size, delay) for size in (2, 4, 8) for delay in (2, 10))} == {
         tuple(told[key] for key in keys) for told in result["predictions"]
     }
-    assert ["noise", "noise"] == [trial["purpose"] for trial in result["trials"] if trial["valid"]][:2]
+    assert ["noise", "noise"] == [trial["purpose"] for trial in result["trials"]][:2]
     assert len(result["compared"]) == sum(trial["valid"] for trial in result["trials"])
     assert all((smoke.run / "tune" / trial["samples_file"]).is_file() for trial in result["trials"])
 
