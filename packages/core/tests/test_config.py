@@ -62,7 +62,7 @@ def test_lists_and_numbers_are_typed_and_the_result_is_frozen(project: Path) -> 
 
     assert ((3, 5), 12.5, {"width": 2}) == (config.tune.batch_sizes, config.tune.slo_ms, config.load.init_kwargs)
     with pytest.raises(ValidationError, match="frozen"):
-        config.tune.workers = 2
+        config.tune.workers = (2,)
 
 
 def test_a_source_works_in_place_of_a_name(project: Path) -> None:

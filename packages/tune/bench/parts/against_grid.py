@@ -1,6 +1,7 @@
 """How near the tuner comes to the best of a brute-force grid of real trials, and how near others come for the same price."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -35,7 +36,7 @@ def _rows(curve: tuple[str, int, int]) -> list[dict[str, Any]]:
     axes = (f"tune.batch_sizes=[{','.join(map(str, SIZES))}]", f"tune.max_batch_delays_ms=[{','.join(map(str, DELAYS_MS))}]")
     result = once(f"grid-tuned-{key}", lambda: _kept(tuned(*words, *axes, "profile=standard")))
     cells = {
-        (size, delay): Cell(**once(f"grid-{key}-{size}-{delay}", lambda at=(size, delay): measured_cell(words, slo_ms, *at)))
+        (size, delay): Cell(**once(f"grid-{key}-{size}-{delay}", partial(measured_cell, words, slo_ms, size, delay)))
         for size in SIZES
         for delay in DELAYS_MS
     }

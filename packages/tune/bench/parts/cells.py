@@ -74,7 +74,7 @@ def _limit(trials: Sequence[dict[str, Any]], low: float, high: float) -> float:
     below, above = (_odds(next(one for one in trials if one["rps"] == rate)) for rate in (low, high))
     allowed = math.log(MISSES / (1 - MISSES))
     share = min(1.0, max(0.0, (allowed - below) / (above - below))) if above > below else 0.5
-    return low * (high / low) ** share
+    return float(low * (high / low) ** share)
 
 
 def _share(trial: dict[str, Any]) -> float:
