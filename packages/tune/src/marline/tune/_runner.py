@@ -12,7 +12,7 @@ from marline.tune._journal import Journal, Raw
 from marline.tune._setting import Setting
 from marline.tune._trial import Bench, Trial, judge, load_of, run_trial
 
-AGAIN, SURE = 8, 4  # trials in which a confirmation may look for a rate that holds, and those it gets whatever the time
+AGAIN, SURE = 4, 3  # trials in which a confirmation may look for a rate that holds, and those it gets whatever the time
 STEP_DOWN, NARROW = 0.85, 0.93  # after a trial that missed the objective, and after one that left it undecided
 CONFIRM_SHARE = 1.5  # of the budget: when confirmations beyond those end
 DEFAULT_SHARE = 2.0  # and the search for the default, which must have its chance: a gain is over its best rate
