@@ -100,11 +100,16 @@ class Bench:
 
 
 def load_of(bench: Bench, rps: float, purpose: str, number: int) -> Load:
-    """What a trial sends. Each has arrivals of its own, but for the pair that shows the noise: the same load twice."""
+    """What a trial sends. Each has arrivals of its own, but for the pair that shows the noise: the same load twice.
+
+    That comes first, and is warmed up for longer: of two that began at once, the first had twice the latency, because Java was
+    still compiling what serves a request.
+    """
+    warmup_s = bench.loadtest.warmup_s
     return Load(
         rps=rps,
         seconds=bench.tune.confirm_s if purpose == "confirm" else bench.tune.trial_s,
-        warmup_s=bench.loadtest.warmup_s,
+        warmup_s=max(warmup_s, bench.tune.trial_s) if purpose == "noise" else warmup_s,
         arrivals=bench.loadtest.arrivals,
         replay=Path(bench.loadtest.replay) if bench.loadtest.replay is not None else None,
         seed=bench.loadtest.seed + (0 if purpose == "noise" else number),
