@@ -12,9 +12,14 @@ from typing import Any
 
 from marline.loadtest import wait_until_quiet
 from packages.handler.bench.parts.figure import failed
+from packages.tune.bench.parts.accuracy import accuracy
+from packages.tune.bench.parts.speed import speed
 
 Figures = list[dict[str, Any]]
-PARTS: tuple[Callable[[], Figures], ...] = ()
+PARTS: tuple[Callable[[], Figures], ...] = (
+    speed,
+    accuracy,
+)
 
 
 def figures(only: str | None = None) -> Figures:
