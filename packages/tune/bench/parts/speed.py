@@ -14,7 +14,12 @@ from packages.handler.bench.parts.figure import figure, spread
 REQUESTS, PASSES, LEAST_M, MOST_S = 2_000_000, 5, 1.0, 10.0
 SLO_MS = 100.0
 SETTINGS = (Setting(1, 100, 1), Setting(1, 100, 4), Setting(8, 5, 1), Setting(16, 2, 2), Setting(32, 20, 4))
-GRID = [Setting(size, delay, workers) for size in (1, 2, 4, 8, 16, 24, 32, 48, 64, 128) for delay in (1, 2, 5, 20, 50) for workers in (1, 2, 3, 4)]
+GRID = [
+    Setting(size, delay, workers)
+    for size in (1, 2, 4, 8, 16, 24, 32, 48, 64, 128)
+    for delay in (1, 2, 5, 20, 50)
+    for workers in (1, 2, 3, 4)
+]
 
 
 def speed() -> list[dict[str, Any]]:

@@ -187,7 +187,9 @@ def _gap_ms(bench: _Bench, bursts: Bursts, size: int, found: _Found) -> float:
     batches = read_batches(bench.server.batches)[before + 1 :]  # the first may have left before the others were there
     full = [(one, other) for one, other in pairwise(batches) if other.size == size]
     if not full:
-        raise StageError(f"{many * size} requests to {bench.model} at once made no full batch of {size}; is the machine very busy?")
+        raise StageError(
+            f"{many * size} requests to {bench.model} at once made no full batch of {size}; is the machine very busy?"
+        )
     found.rows_ms[size] += [_stages(batch) for _, batch in full]
     return float(np.median([max(0.0, (other.ended_s - one.ended_s) * 1e3 - other.total_ms) for one, other in full]))
 
