@@ -12,8 +12,8 @@ highest rate R within the objective; then
 - saturated: 1.4 times as many requests as the twin says the server can serve, for some seconds, and how many the worker's own
   log says that it served of them.
 
-Of the few hundred or thousand requests of such a trial the 99th percentile itself varies by several per cent from one schedule to
-the next; that is part of every error of the highest rate.
+Of the few hundred or thousand requests of such a trial the 99th percentile itself varies by several per cent from one schedule
+to the next; that is part of every error of the highest rate.
 """
 
 import math
@@ -44,9 +44,9 @@ ENOUGH, LONGEST_S = 600, 40.0  # requests of a trial, which is longer where they
 BARS = {"highest rate": 0.05, "p99": 0.15, "saturated": 0.05}
 Errors = dict[str, float]
 HEAD = (
-    "Written by `python -m packages.tune.bench.tune accuracy`, whose first lines say how each figure is made. Settings are (batch",
-    "size, delay in ms, workers). The twin knows what the phase of the service curve saw of one worker; nothing was fitted to these",
-    "trials. EMULATED: the forward pass sleeps along a published curve.",
+    "Written by `python -m packages.tune.bench.tune accuracy`; `bench/parts/accuracy.py` says how each figure is made. Settings are",
+    "(batch size, delay in ms, workers). The twin knows what the phase of the service curve saw of one worker; nothing was fitted",
+    "to these trials. EMULATED: the forward pass sleeps along a published curve.",
 )
 TITLES = ("setting", "highest req/s: twin", "measured", "error", "p99 at req/s", "twin, ms", "measured", "error")
 TITLES += ("saturated req/s: twin", "measured", "error", "invalid trials")
@@ -208,7 +208,7 @@ def _flooded(bench: Bench, setting: Setting, rps: float) -> float:
 
 
 def crossing(points: Sequence[tuple[float, float]], slo_ms: float) -> float:
-    """The rate at which p99 meets the objective, on lines through (rate, logarithm of p99); beyond the outermost on the last."""
+    """The rate at which p99 meets the objective, on lines through (rate, logarithm of p99); beyond them on the last."""
     ordered = sorted(points)
     pairs = list(pairwise(ordered))
     (low, low_ms), (high, high_ms) = next((pair for pair in pairs if pair[0][1] <= slo_ms < pair[1][1]), None) or (
