@@ -44,9 +44,9 @@ ENOUGH, LONGEST_S = 600, 40.0  # requests of a trial, which is longer where they
 BARS = {"highest rate": 0.05, "p99": 0.15, "saturated": 0.05}
 Errors = dict[str, float]
 HEAD = (
-    "Written by `python -m packages.tune.bench.tune accuracy`; `bench/parts/accuracy.py` says how each figure is made. Settings are",
-    "(batch size, delay in ms, workers). The twin knows what the phase of the service curve saw of one worker; nothing was fitted",
-    "to these trials. EMULATED: the forward pass sleeps along a published curve.",
+    "Written by `python -m packages.tune.bench.tune accuracy`; `bench/parts/accuracy.py` says how each figure is made.",
+    "Settings are (batch size, delay in ms, workers). The twin knows what the phase of the service curve saw of one worker;",
+    "nothing was fitted to these trials. EMULATED: the forward pass sleeps along a published curve.",
 )
 TITLES = ("setting", "highest req/s: twin", "measured", "error", "p99 at req/s", "twin, ms", "measured", "error")
 TITLES += ("saturated req/s: twin", "measured", "error", "invalid trials")
