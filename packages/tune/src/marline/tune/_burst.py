@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
+from typing import Self
 from urllib.parse import urlsplit
 
 from marline.core import StageError
@@ -28,7 +29,7 @@ class Bursts:
         self._bodies = [(file.read_bytes(), content_type_of(file.name)) for file in payloads]
         self._connections: list[HTTPConnection] = []
 
-    def __enter__(self) -> "Bursts":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -4,15 +4,15 @@ No load test is sent. The model is loaded for ever larger batches, until memory 
 
 - a burst of b requests becomes one batch and gives t(b), for b = 1, 2, 4, ...
 - a burst of many batches keeps the worker busy: what passes from the end of one batch to the beginning of the next, in which it
-  only hands over answers and requests, is o_batch + o_request b; two sizes tell the two apart
+  only hands over answers and requests, is o_batch + o_request b; several sizes tell the two apart
 - of a request that is alone, what neither its batch nor that explains is HTTP
 
+Batches of 1 come last: Java has compiled what serves a request by then, which at first takes twice as long.
 Of a handler that does not report its batches TorchServe says how long each took, and no stage is known.
 """
 
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
@@ -23,12 +23,11 @@ from marline.core import StageError, WorkerError, progress
 from marline.deploy import Server
 from marline.tune._batches import Batch, read_batches
 from marline.tune._burst import Bursts, TooLarge
-from marline.tune._service import Point, Service
+from marline.tune._service import Point, Service, Stages
 
 FULL_MS = 1000  # for batches that leave as soon as they are full
 GATHER_MS = 50  # longer than a burst takes to arrive; it delays a batch, it is not part of its service time
 WARM_UP = 3
-JAVA_WARM, JAVA_WARM_S = 300, 4.0  # requests or seconds before anything counts: Java compiles what serves a request meanwhile
 AT_ONCE = 3  # sizes that one registration serves: each takes seconds, and a failed one ends the growth
 BACKLOG, BACKLOG_BATCHES, BACKLOG_S = 256, 12, 3.0  # requests that keep a worker busy; batches at least; or seconds
 
@@ -45,11 +44,12 @@ class _Bench:
 
 @dataclass(slots=True)
 class _Found:
-    """What was measured so far; `gaps_ms` are a worker's times between two batches, by batch size."""
+    """What was measured so far, by batch size: the stages of batches, and a worker's times between two of them."""
 
-    points: list[Point]
-    gaps_ms: dict[int, float]
+    rows_ms: dict[int, list[Stages]] = field(default_factory=dict)
+    gaps_ms: dict[int, float] = field(default_factory=dict)
     outside_ms: float = 0.0  # what a request that is alone takes beyond its batch
+    reports: bool = True  # whether the handler reports its batches, as far as it is known
     ended: bool = False  # memory or the objective has no room for larger ones
 
 
@@ -66,21 +66,27 @@ def measure_service(
 ) -> Service:
     """The service of one worker, for 1, 2, 4, ... and the largest of `sizes`, as far as memory and the objective allow.
 
-    `repeats` batches of each size are kept; `shared` says that all workers use one accelerator. TooLarge where memory does not
-    even hold a batch of 1. `slo_ms` gives the objective for t(1). The model must not be loaded before, and is not after.
+    At least `repeats` batches of each size are kept; `shared` says that all workers use one accelerator. TooLarge where memory
+    does not even hold a batch of 1. `slo_ms` gives the objective for t(1). The model must not be loaded before, and is not after.
     """
-    bench, found = _Bench(server, archive, model, payloads, repeats, slo_ms), _Found([], {})
+    bench, found = _Bench(server, archive, model, payloads, repeats, slo_ms), _Found()
     rest = batch_sizes_of(max(1, *sizes))
-    many = len(rest)
     while rest and not found.ended:
-        alone = not found.points or not is_reported(found.points)
-        chunk = rest[: 1 if alone else AT_ONCE]
-        rest = rest[len(chunk) :]
-        progress(0.05 + 0.1 * len(found.points) / many, f"service curve, batches of {' '.join(map(str, chunk))}")
+        chunk = rest[: AT_ONCE if found.reports else 1]
+        told = " ".join(map(str, chunk))
+        progress(0.05 + 0.02 * len(found.rows_ms), f"service curve, batches of {told}")
         _measure(bench, chunk, found)
+        rest = [size for size in rest if size not in found.rows_ms]
+    progress(0.05 + 0.02 * len(found.rows_ms), "service curve, one request at a time")
+    _measure_alone(bench, found)
     batch_ms, request_ms = _apart(found.gaps_ms)
-    http_ms = max(0.0, found.outside_ms - batch_ms - request_ms)
-    return Service(points=tuple(found.points), batch_ms=batch_ms, request_ms=request_ms, http_ms=http_ms, shared=shared)
+    return Service(
+        points=tuple(Point.of(size, rows, reported=found.reports) for size, rows in sorted(found.rows_ms.items())),
+        batch_ms=batch_ms,
+        request_ms=request_ms,
+        http_ms=max(0.0, found.outside_ms - batch_ms - request_ms),
+        shared=shared,
+    )
 
 
 def fitting_curve(
@@ -103,24 +109,39 @@ def is_reported(curve: Sequence[Point]) -> bool:
 
 def _measure(bench: _Bench, sizes: Sequence[int], found: _Found) -> None:
     """Add what one registration can tell of these sizes; the largest of them that can be loaded is loaded."""
-    delay_ms = FULL_MS if found.points and not is_reported(found.points) else GATHER_MS
-    while not _load(bench, sizes[-1], delay_ms):
+    while not _load(bench, sizes[-1], GATHER_MS if found.reports else FULL_MS):
         found.ended, sizes = True, sizes[:-1]
-        if not sizes:
-            return
     try:
         with Bursts(bench.server, bench.model, bench.payloads) as bursts:
-            reports = _warmed(bench, bursts)
+            before = len(read_batches(bench.server.batches))
+            bursts.send(sizes[-1])
+            found.reports = len(read_batches(bench.server.batches)) > before
+            if not found.reports and len(sizes) > 1:
+                return  # nobody could tell whether a burst became one batch: each size has a registration of its own
             for size in sizes:
-                found.points.append(_point(bench, bursts, size, found) if reports else _whole(bench, bursts, size, found))
-                if bench.slo_ms is not None and found.points[-1].p50_ms > bench.slo_ms(found.points[0].p50_ms):
-                    found.ended = True
+                found.rows_ms[size] = [stages for stages, _ in _repeated(bench, bursts, size, found.reports)]
+                found.ended |= bench.slo_ms is not None and _typical_ms(found, size) > bench.slo_ms(_typical_ms(found, 1))
+                if found.ended and size != sizes[-1]:
                     return
-            found.gaps_ms[sizes[-1]] = _gap_ms(bench, bursts, found.points[-1])
+            if sizes[-1] > 1:
+                found.gaps_ms[sizes[-1]] = _gap_ms(bench, bursts, sizes[-1], found)
     except TooLarge:
-        if not found.points:
+        if not found.rows_ms:
             raise
         found.ended = True
+    finally:
+        bench.server.unload(bench.model)
+
+
+def _measure_alone(bench: _Bench, found: _Found) -> None:
+    """Add what batches of 1 tell of the worker and of HTTP; and more of t(1), which every default is compared with."""
+    _load(bench, 1, GATHER_MS)
+    try:
+        with Bursts(bench.server, bench.model, bench.payloads) as bursts:
+            seen = _repeated(bench, bursts, 1, found.reports)
+            found.outside_ms = median(took_ms - sum(stages) for stages, took_ms in seen)
+            found.rows_ms[1] += [stages for stages, _ in seen]
+            found.gaps_ms[1] = _gap_ms(bench, bursts, 1, found)
     finally:
         bench.server.unload(bench.model)
 
@@ -138,54 +159,47 @@ def _load(bench: _Bench, size: int, delay_ms: int) -> bool:
     return True
 
 
-def _warmed(bench: _Bench, bursts: Bursts) -> bool:
-    """Send requests until the server has settled; whether the handler reports its batches."""
-    until, sent = time.monotonic() + JAVA_WARM_S, 0
-    while sent < JAVA_WARM and time.monotonic() < until:
-        bursts.send(2)
-        sent += 2
-    return bool(read_batches(bench.server.batches))
-
-
-def _point(bench: _Bench, bursts: Bursts, size: int, found: _Found) -> Point:
-    before, took_ms = len(read_batches(bench.server.batches)), []
+def _repeated(bench: _Bench, bursts: Bursts, size: int, reports: bool) -> list[tuple[Stages, float]]:
+    """The stages of each burst that became one batch, and how long its last answer took, in ms; without the first few."""
+    seen: list[tuple[Stages, float]] = []
     for _ in range(bench.repeats + WARM_UP):
-        took_ms.append(max(bursts.send(size)))
-    batches = read_batches(bench.server.batches)[before:]
-    if size == 1:
-        found.outside_ms = median(ms - batch.total_ms for ms, batch in zip(took_ms, batches, strict=False))
-    whole = [batch for batch in batches if batch.size == size][WARM_UP:]
-    if len(whole) < 2:
-        raise StageError(
-            f"bursts of {size} requests to {bench.model} did not arrive as batches of {size}; is the machine very busy?"
-        )
-    return Point.of(size, [(batch.pre_ms, batch.inference_ms, batch.post_ms) for batch in whole])
+        before = len(read_batches(bench.server.batches)) if reports else 0
+        took_ms = max(bursts.send(size))
+        if not reports:
+            seen.append(((0.0, bench.server.client.batch_ms(bench.model), 0.0), took_ms))
+            continue
+        batches = read_batches(bench.server.batches)[before:]
+        seen += [(_stages(batch), took_ms) for batch in batches if batch.size == size and len(batches) == 1]
+    if len(seen) < WARM_UP + 2:
+        told = f"bursts of {size} requests to {bench.model} did not arrive as batches of {size}"
+        raise StageError(f"{told}; is the machine very busy?")
+    return seen[WARM_UP:]
 
 
-def _whole(bench: _Bench, bursts: Bursts, size: int, found: _Found) -> Point:
-    took_ms, times_ms = [], []
-    for _ in range(bench.repeats + WARM_UP):
-        took_ms.append(max(bursts.send(size)))
-        times_ms.append(bench.server.client.batch_ms(bench.model))
-    if size == 1:
-        found.outside_ms = median(ms - time_ms for ms, time_ms in zip(took_ms, times_ms, strict=True))
-    return Point.of(size, [(0.0, time_ms, 0.0) for time_ms in times_ms[WARM_UP:]], reported=False)
-
-
-def _gap_ms(bench: _Bench, bursts: Bursts, point: Point) -> float:
-    """A busy worker's time between two full batches, on average."""
-    many = max(BACKLOG_BATCHES, min(BACKLOG // point.batch, round(BACKLOG_S * 1e3 / point.p50_ms)))
+def _gap_ms(bench: _Bench, bursts: Bursts, size: int, found: _Found) -> float:
+    """A busy worker's time between two full batches, on average; its batches are samples of t(b) as well."""
+    typical_ms = _typical_ms(found, size)
+    many = max(BACKLOG_BATCHES, min(BACKLOG // size, round(BACKLOG_S * 1e3 / typical_ms)))
     before = len(read_batches(bench.server.batches))
-    took_ms = max(bursts.send(many * point.batch))
-    batches = read_batches(bench.server.batches)[before:]
-    if not batches:  # the first is not preceded by a full one, and waits for HTTP
-        return max(0.0, (took_ms - max(bursts.send(point.batch))) / (many - 1) - point.p50_ms)
-    gaps = [_between(one, other) for one, other in pairwise(batches[1:]) if other.size == point.batch]
-    return float(np.median(gaps))
+    took_ms = max(bursts.send(many * size))
+    if not found.reports:
+        return max(0.0, (took_ms - max(bursts.send(size))) / (many - 1) - typical_ms)
+    batches = read_batches(bench.server.batches)[before + 1 :]  # the first may have left before the others were there
+    full = [(one, other) for one, other in pairwise(batches) if other.size == size]
+    if not full:
+        raise StageError(
+            f"{many * size} requests to {bench.model} at once made no full batch of {size}; is the machine very busy?"
+        )
+    found.rows_ms[size] += [_stages(batch) for _, batch in full]
+    return float(np.median([max(0.0, (other.ended_s - one.ended_s) * 1e3 - other.total_ms) for one, other in full]))
 
 
-def _between(one: Batch, other: Batch) -> float:
-    return max(0.0, (other.ended_s - one.ended_s) * 1e3 - other.total_ms)
+def _typical_ms(found: _Found, size: int) -> float:
+    return median(sum(stages) for stages in found.rows_ms[size])
+
+
+def _stages(batch: Batch) -> Stages:
+    return batch.pre_ms, batch.inference_ms, batch.post_ms
 
 
 def _apart(gaps_ms: dict[int, float]) -> tuple[float, float]:

@@ -24,7 +24,7 @@ EVALUATIONS = 200
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Seen:
-    """One trial: when its requests were due (s, ascending), their latencies (ms, inf: lost), and the batches it made, if known."""
+    """One trial: when its requests were due (s, ascending), their latencies (ms, inf: lost), and its batches, if known."""
 
     setting: Setting
     arrivals_s: NDArray[np.float64]

@@ -1,7 +1,8 @@
 """What the twin knows of a server: its service curve, every sample of it, and what a batch and a request cost around it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,9 +32,9 @@ class Point:
         """The point of measured batches, each (preprocessing, inference, postprocessing) in ms; at least one."""
         kept = np.round(np.asarray(stages_ms, np.float64), 3)
         p50, p95 = np.percentile(kept.sum(axis=1), [50, 95], method="inverted_cdf")
-        parts = [round(float(part), 3) for part in np.median(kept, axis=0)] if reported else [None] * 3
+        parts = np.median(kept, axis=0).round(3).tolist() if reported else [None] * 3
         rows = tuple((float(pre), float(inference), float(post)) for pre, inference, post in kept)
-        return cls(batch, len(rows), round(float(p50), 3), round(float(p95), 3), *parts, rows)
+        return cls(batch, len(rows), round(float(p50), 3), round(float(p95), 3), *parts, stages_ms=rows)
 
     @property
     def rows_ms(self) -> NDArray[np.float64]:
@@ -59,6 +60,12 @@ class Service:
         if not sizes or sizes[0] != 1 or sizes != sorted(set(sizes)):
             raise ValueError(f"a service curve needs points of ascending batch sizes from 1, got {sizes}")
 
+    @classmethod
+    def read(cls, told: Mapping[str, Any]) -> "Service":
+        """What `dataclasses.asdict` made of a service, as JSON gives it back."""
+        points = ({**point, "stages_ms": tuple(map(tuple, point["stages_ms"]))} for point in told["points"])
+        return cls(**{**told, "points": tuple(Point(**point) for point in points)})
+
     @property
     def largest(self) -> int:
         """The largest batch that was measured; nothing is said of larger ones."""
@@ -67,8 +74,8 @@ class Service:
     def table_ms(self) -> NDArray[np.float64]:
         """float64 [largest + 1, K, 3]: K equally likely rows of stage times for every batch size; row [0] is empty.
 
-        Measured sizes keep their samples, ordered by their sum. Between two sizes each quantile is interpolated between the same
-        quantiles of both: published curves are no lines, and a line fitted through all points misses the knee.
+        Measured sizes keep their samples, ordered by their sum. Between two sizes each quantile is interpolated between the
+        same quantiles of both: published curves are no lines, and a line fitted through all points misses the knee.
         """
         kept = {point.batch: _ordered(point.rows_ms) for point in self.points}
         many = max(len(rows) for rows in kept.values())

@@ -34,13 +34,13 @@ LADDER = (
     0.3,
     0.15,
     0.05,
-)  # of the saturated rate: where the highest rate is looked for
+)  # of the saturated rate: where the highest is looked for
 CLOSE = 1.003  # the bracket in which a highest rate is left
 
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """The highest rate that a setting carries within the objective (0: none), the figures at that rate, and the most it serves."""
+    """The highest rate that a setting carries within the objective (0: none), the figures at that rate, and its most."""
 
     setting: Setting
     rps: float
@@ -120,10 +120,10 @@ def predict(
     gaps: ArrayLike | None = None,
     seed: int = 0,
 ) -> list[Prediction]:
-    """The highest rate of each setting at which the percentile of all latencies (nearest rank, as in a trial) is within the SLO.
+    """The highest rate of each setting at which the percentile of all latencies (nearest rank, as in a trial) is within it.
 
-    A setting whose lone requests already miss it has none: it would break its promise whenever load is low. `gaps` are the times
-    between arrivals of another process than Poisson's, float [n], in any unit: they are scaled to each rate.
+    A setting whose lone requests already miss the objective has none: it would break its promise whenever load is low. `gaps`
+    are the times between arrivals of another process than Poisson's, float [n], in any unit: they are scaled to each rate.
     """
     table_ms, unit_ms, draws = service.table_ms(), _unit_ms(gaps, requests, seed), _draws(service, requests, gaps, seed)
 
@@ -218,7 +218,8 @@ def _draws(service: Service, requests: int, gaps: ArrayLike | None, seed: int) -
 
 
 def _settled(latencies_ms: Floats) -> Floats:
-    return latencies_ms[int(SETTLED * latencies_ms.size) :]
+    settled: Floats = latencies_ms[int(SETTLED * latencies_ms.size) :]
+    return settled
 
 
 def _share_within(latencies_ms: Floats, slo_ms: float, percentile: float) -> bool:
