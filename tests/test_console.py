@@ -34,7 +34,14 @@ def test_an_interrupt_at_the_first_line_leaves_the_error_output_where_it_was(tmp
 def test_a_tuning_run_ends_with_its_sentence(tmp_path: Path, cached: bool) -> None:
     answer = "batch_size=16 max_batch_delay_ms=2 workers=2 → 410 req/s at p99 ≤ 100 ms (99 % confidence, 5 load tests, 4 min)."
     facts = {"answer": answer, "load_tests": 5, "strategy": "predict", "tuned": {"sha256": "5f" * 32}}
-    told: dict[str, Any] = {"stage": "tune", "model": "m", "run": "20260102-030405-6789", "outputs": {}, "inputs": {}, "config": {}}
+    told: dict[str, Any] = {
+        "stage": "tune",
+        "model": "m",
+        "run": "20260102-030405-6789",
+        "outputs": {},
+        "inputs": {},
+        "config": {},
+    }
     shown = io.StringIO()
 
     Line(Terminal(file=shown, soft_wrap=True), "tune").done(

@@ -125,8 +125,8 @@ def test_noise_effort_and_runner_up_are_said(make: Make) -> None:
         text = words_of(folder / page)
         assert "Strategy predict: 23 load tests, 290 s of load." in text
         assert "differed by a factor of 1.02 in p50 and 1.07 in p99, worth 4 % of a rate" in text
-        assert "The runner-up, batchSize 8, maxBatchDelay 2 ms, workers 1, carries 25.9 requests/s (met)." in text
-        assert "TorchServe's default runner-up chosen" in text
+        assert "The runner-up, batchSize 8, maxBatchDelay 2 ms, workers 1, carried 25.9 requests/s (met) in a trial" in text
+        assert "TorchServe's default runner-up (search) chosen" in text
     assert told(make("alone", runner_up=None))["runner_up"] is None
 
 

@@ -99,7 +99,8 @@ def effort_words(report: Report) -> str:
     beaten = ""
     if second is not None:
         how = f"batchSize {second['batch_size']}, maxBatchDelay {second['max_batch_delay_ms']} ms, workers {second['workers']}"
-        beaten = f" The runner-up, {how}, carries {number(second['rps'])} requests/s ({MET[second['slo_met']]})."
+        verdict = f"{number(second['rps'])} requests/s ({MET[second['slo_met']]})"
+        beaten = f" The runner-up, {how}, carried {verdict} in a trial of the search, which no longer one has confirmed."
     return f"Strategy {report['strategy']}: {spent}. {floor}.{beaten}"
 
 

@@ -40,7 +40,7 @@ def beside(report: Report) -> Table:
         ("SLO", [_met(config["slo_met"]) for config in pair]),
     ]
     rows = tuple(Row((name, *values)) for name, values in lines)
-    return Table(("", "TorchServe's default", *([] if second is None else ["runner-up"]), "chosen"), rows)
+    return Table(("", "TorchServe's default", *([] if second is None else ["runner-up (search)"]), "chosen"), rows)
 
 
 def planned(report: Report) -> Table:
