@@ -6,6 +6,7 @@ Everything after -- is key=value; `nox --usage NAME` explains one command.
 """
 
 import hashlib
+import os
 from pathlib import Path
 
 import nox
@@ -161,7 +162,8 @@ def unit(session: nox.Session) -> None:
 @nox.session(venv_backend="none", requires=["env"])
 def tests(session: nox.Session) -> None:
     """Every test, end to end on real TorchServe included: nox -s tests -- -k manifest"""
-    words = ["-n", "logical", "--no-loadscope-reorder", "-m", "not slow and not faults"]
+    workers = len(os.sched_getaffinity(0)) + 1  # tests of servers wait half of their time
+    words = ["-n", str(workers), "--no-loadscope-reorder", "-m", "not slow and not faults"]
     run(session, "python", "-m", "pytest", *words, *session.posargs)
 
 

@@ -17,7 +17,6 @@ import pytest
 
 from marline.core import LoadTestError
 from marline.loadtest import Load, Target, arrival_times, invalid_reason, measure
-from marline.loadtest import _measure as measuring
 
 Serve = Callable[..., Target]
 
@@ -103,21 +102,18 @@ def test_workers_started_elsewhere_are_waited_for_and_told_everything(serve: Ser
                 )
                 stack.callback(worker.kill)
 
-        measured = measure(serve(), [payload], LOAD, tmp_path / "out", expect_workers=2, said=start)
+        measured = measure(serve(), [payload], LOAD, tmp_path / "out", expect_workers=2, port=0, said=start)
 
     assert (2, 0) == (measured.senders, measured.missing)
     assert {} == measured.errors
     assert not np.isnan(measured.sent_s).any()
 
 
-def test_workers_who_do_not_join_are_not_waited_for_for_ever(
-    payload: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(measuring, "JOIN_BY_HAND_S", 1.0)
+def test_workers_who_do_not_join_are_not_waited_for_for_ever(payload: Path, tmp_path: Path) -> None:
     said: list[str] = []
 
     target = Target(url="http://127.0.0.1:1/", token=None)
 
     with pytest.raises(LoadTestError, match="Gave up waiting for workers to connect"):
-        measure(target, [payload], LOAD, tmp_path / "out", expect_workers=1, said=said.append)
+        measure(target, [payload], LOAD, tmp_path / "out", expect_workers=1, join_s=1.0, port=0, said=said.append)
     assert "waiting up to 1 s for 1 worker(s)" in said[0]

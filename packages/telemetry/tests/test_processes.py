@@ -16,13 +16,13 @@ def work():
     while busy: model.tracker.report("busy", "success", 0.0); threading.Event().wait(0.002)
 threads = [threading.Thread(target=work) for _ in range(4)]
 for thread in threads: thread.start()
-for wave in range(10):
+for wave in range(25):  # four at once: each has its time at the end, which more would not have on two busy cores
     children = []
-    for index in range(10):
+    for index in range(4):
         child = os.fork()
         if child == 0:
             busy = False
-            model.tracker.report(f"child {wave * 10 + index}", "success", 0.0)
+            model.tracker.report(f"child {wave * 4 + index}", "success", 0.0)
             sys.exit(0)
         children.append(child)
     for child in children:

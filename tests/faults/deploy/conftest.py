@@ -60,8 +60,13 @@ class Obedient:
 
     @property
     def worker(self) -> psutil.Process:
+        return psutil.Process(self.worker_pid)
+
+    @property
+    def worker_pid(self) -> int:
+        """As TorchServe names it, which for a moment is one that has ended."""
         ((pid, _),) = self.status.workers
-        return psutil.Process(pid)
+        return pid
 
     @property
     def starts(self) -> int:

@@ -31,7 +31,7 @@ def test_f01_a_killed_idle_worker_is_replaced_once(obey: Obey, until: Until) -> 
 
     worker.kill()
 
-    until(lambda: model.status.ready and model.worker.pid != worker.pid, 10, "READY with another worker")
+    until(lambda: model.status.ready and model.worker_pid != worker.pid, 10, "READY with another worker")
     answer = model.ask(n=3)
     assert (200, 3) == (answer.status, answer.body["output"]["n"])
     assert starts + 1 == model.starts
@@ -96,7 +96,7 @@ def test_f05_a_stopped_worker_is_replaced_and_the_load_test_shows_the_stall(obey
         until(lambda: _computed(model.server.batches) > before + 15, 15, "the load has begun")
         worker.suspend()
         try:
-            until(lambda: not psutil.pid_exists(worker.pid) or model.worker.pid != worker.pid, 5, "the worker is replaced")
+            until(lambda: not psutil.pid_exists(worker.pid) or model.worker_pid != worker.pid, 5, "the worker is replaced")
         finally:
             _resume(worker)
         measured = running.result()

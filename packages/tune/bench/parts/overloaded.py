@@ -20,7 +20,7 @@ def overloaded() -> list[dict[str, Any]]:
     with measuring("the benchmark of the sender"), tempfile.TemporaryDirectory(prefix="marline-bench-") as folder:
         guarded = [sys.executable, "-I", "-S", str(_child.__file__), str(os.getpid())]
         command = [*guarded, sys.executable, str(SERVER), "0", "200", "-1", "0", "", ""]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
             try:
                 assert server.stdout is not None
                 to = Target(url=f"http://127.0.0.1:{int(server.stdout.readline())}/", token=None)

@@ -16,7 +16,8 @@ from marline.loadtest._locust import locust, wait
 from marline.loadtest._measurement import Measurement, read_samples
 
 ALLOWANCE_S = 20.0  # beyond the load itself and its last answer: for locust to start and to write
-JOIN_S, JOIN_BY_HAND_S = 30.0, 300.0  # for the workers to be there
+JOIN_S = 300.0  # for workers that somebody starts elsewhere; ours are there in seconds
+OURS_S = 30.0
 MASTER_PORT = 5557  # locust's own, which firewalls may be open for
 
 
@@ -30,6 +31,8 @@ def measure(
     answers: bool = False,
     processes: int = 1,
     expect_workers: int = 0,
+    join_s: float = JOIN_S,
+    port: int = MASTER_PORT,
     waited: Callable[[float], None] = lambda _: None,
     said: Callable[[str], None] = print,
 ) -> Measurement:
@@ -37,7 +40,7 @@ def measure(
 
     `html` adds locust's report (1 MB), `answers` the bodies to samples.json; `waited` hears the seconds gone by. With several
     `processes`, or `expect_workers` that join from elsewhere in their place, locust's master merges all rows. LoadTestError
-    where locust leaves no samples, or not all workers join.
+    where locust leaves no samples, or not all workers join within `join_s` (at `port`, or a free one where that is taken).
     """
     out.mkdir(parents=True, exist_ok=True)
     (out / "samples.json").unlink(missing_ok=True)
@@ -47,12 +50,12 @@ def measure(
     workers = expect_workers or (processes if processes > 1 else 0)
     told = {"users": load.users, "seconds": load.end_s, "answers": answers, "workers": workers}
     plan = _write_plan(out, target, payloads, load.timeout_s, **told)
-    join_s = JOIN_BY_HAND_S if expect_workers else JOIN_S if workers else 0.0
-    deadline_s = load.end_s + load.timeout_s + ALLOWANCE_S + join_s
+    join_s = join_s if expect_workers else OURS_S
+    deadline_s = load.end_s + load.timeout_s + ALLOWANCE_S + join_s * (workers > 0)
     try:
         with ExitStack() as stack:
             if workers:
-                words += _gather(stack, out, workers, join_s, said, ours=not expect_workers)
+                words += _gather(stack, out, workers, join_s, said, port if expect_workers else None)
             code = wait(stack.enter_context(locust("sender.py", words, out, plan)), deadline_s, waited)
     finally:
         _forget_token(plan)
@@ -84,11 +87,14 @@ def content_type(file: Path) -> str:
     return mimetypes.guess_type(file.name)[0] or "application/octet-stream"
 
 
-def _gather(stack: ExitStack, out: Path, workers: int, join_s: float, said: Callable[[str], None], *, ours: bool) -> list[str]:
-    """Start the workers, or say how others are started; returns the words for their master."""
+def _gather(
+    stack: ExitStack, out: Path, workers: int, join_s: float, said: Callable[[str], None], wanted: int | None
+) -> list[str]:
+    """Start the workers or, where a port is wanted, say how others are started; returns the words for their master."""
+    ours = wanted is None
     # Who reaches the master's port is told the token: from elsewhere only where that was asked for.
     host = "127.0.0.1" if ours else "0.0.0.0"  # noqa: S104
-    port = _free_port(host, 0 if ours else MASTER_PORT)
+    port = _free_port(host, wanted or 0)
     for number in range(1, workers + 1) if ours else ():
         words = ["--worker", "--master-host", host, "--master-port", str(port)]
         stack.enter_context(locust("sender.py", words, out, None, f"worker-{number}.log"))
