@@ -66,8 +66,8 @@ def measure_service(
 ) -> Service:
     """The service of one worker, for 1, 2, 4, ... and the largest of `sizes`, as far as memory and the objective allow.
 
-    At least `repeats` batches of each size are kept; `shared` says that all workers use one accelerator. TooLarge where memory
-    does not even hold a batch of 1. `slo_ms` gives the objective for t(1). The model must not be loaded before, nor is it after.
+    At least `repeats` batches of each size are kept; `slo_ms` gives the objective for t(1); `shared` says that all workers use
+    one accelerator. TooLarge where memory does not even hold a batch of 1. The model must not be loaded before, and is not after.
     """
     bench, found = _Bench(server, archive, model, payloads, repeats, slo_ms), _Found()
     rest = batch_sizes_of(max(1, *sizes))
