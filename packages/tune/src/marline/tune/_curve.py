@@ -67,7 +67,7 @@ def measure_service(
     """The service of one worker, for 1, 2, 4, ... and the largest of `sizes`, as far as memory and the objective allow.
 
     At least `repeats` batches of each size are kept; `slo_ms` gives the objective for t(1); `shared` says that all workers use
-    one accelerator. TooLarge where memory does not even hold a batch of 1. The model must not be loaded before, and is not after.
+    one accelerator. TooLarge where memory does not even hold a batch of 1. The model must not be loaded, and is not afterwards.
     """
     bench, found = _Bench(server, archive, model, payloads, repeats, slo_ms), _Found()
     rest = batch_sizes_of(max(1, *sizes))
