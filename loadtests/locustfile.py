@@ -1,6 +1,6 @@
 """Users who each send again as soon as they are answered, for locust's own web page.
 
-A closed loop: it slows down when the server does, so it shows throughput and never decides about latency (see open_loop.py).
+A closed loop: it slows down when the server does, so it shows throughput and never decides about latency (see sender.py).
 Reads the plan that the variable MARLINE_PLAN names: `url`, `token`, `token_file`, `payloads`, `timeout_s`.
 """
 

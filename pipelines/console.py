@@ -39,6 +39,8 @@ class Line:
         """The stage is finished."""
         how = f"cached  from {manifest.run}" if cached else f"{time.monotonic() - self.began:6.1f} s"
         self.terminal.print(f"  [green]{self.name:<8}[/] {how}  [dim]{escape(headline(manifest))}[/]", highlight=False)
+        if "answer" in manifest.facts:  # what a tuning run was for
+            self.terminal.print(f"\n  [bold]{escape(manifest.facts['answer'])}[/]\n", highlight=False)
 
 
 class Console:
@@ -132,9 +134,7 @@ def headline(manifest: Manifest) -> str:
         "export": lambda: _exported(facts),
         "archive": lambda: f"{facts['archive']}, {facts['size_bytes'] / 1e6:.1f} MB, sha256 {facts['sha256'][:12]}",
         "deploy": lambda: f"ready after {facts['ready_s']:.1f} s, {facts['golden']} golden pairs equal over HTTP",
-        "tune": lambda: (
-            f"batch_size {facts['chosen']['batch_size']}, max_batch_delay_ms {facts['chosen']['max_batch_delay_ms']}"
-        ),
+        "tune": lambda: f"{facts['load_tests']} load tests, {facts['strategy']}, tuned archive {facts['tuned']['sha256'][:12]}",
         "report": lambda: str(manifest.folder / "report.html"),
     }
     return lines[manifest.stage]()

@@ -13,7 +13,8 @@ from marline.core import read_config
 from pipelines.schedule import request
 
 ROOT = Path(__file__).parents[1]
-READMES = sorted([ROOT / "README.md", *ROOT.glob("packages/*/README.md"), *ROOT.glob("models/*/README.md")])
+PAGES = [ROOT / "README.md", ROOT / "docs" / "tuning.md"]
+READMES = sorted([*PAGES, *ROOT.glob("packages/*/README.md"), *ROOT.glob("models/*/README.md")])
 SNIPPETS = {
     f"{readme.relative_to(ROOT)}:{number}": code
     for readme in READMES

@@ -26,7 +26,8 @@ def test_a_scikit_learn_classifier_without_a_checkpoint_is_archived_served_and_t
     assert "file" == report["weights"]["kind"]
     assert [1, 2] == [point["batch"] for point in report["curve"]]
     assert all(0 < point["p50_ms"] < 1000 and point["inference_ms"] is None for point in report["curve"])
-    assert {(1, 100), (2, 2)} == {(trial["batch_size"], trial["max_batch_delay_ms"]) for trial in report["trials"]}
+    tried = {(trial["batch_size"], trial["max_batch_delay_ms"]) for trial in report["trials"]}
+    assert {(1, 100)} <= tried <= {(1, 100), (2, 2)}
     assert all(trial["mean_batch"] is None and trial["errors"] == 0 for trial in report["trials"])
     assert [] != [told for told in report["warnings"] if "does not report its batches" in told]
     assert ("none", 8) == (report["parity"]["method"], report["parity"]["golden"])

@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
+from marline.archive import read_mar
 from marline.core import STAGES, Manifest, read_manifest, verify
 
 pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("scheduled")]  # begun here, looked at in test_unattended
@@ -36,6 +38,7 @@ def test_it_ends_with_a_summary_and_the_report_s_path(smoke: Any) -> None:
 
     assert {"weights", "SLO", "default", "chosen", "replicas", "report"} <= set(words)
     assert str(smoke.run / "report" / "report.html") in words
+    assert report_of(smoke.run)["answer"] in smoke.out
     assert all((smoke.run / "report" / f"report.{kind}").stat().st_size for kind in ("json", "md", "html"))
 
 
@@ -52,12 +55,28 @@ def test_the_report_keeps_its_contract(smoke: Any) -> None:
     assert report["versions"].keys() >= {"torch", "torchserve", "locust"}
 
 
-def test_the_default_and_six_configurations_were_really_tried(smoke: Any) -> None:
-    report = report_of(smoke.run)
+def test_the_default_and_the_chosen_were_really_tried_and_the_whole_grid_predicted(smoke: Any) -> None:
+    result = json.loads((smoke.run / "tune" / "result.json").read_text())
+    keys = ("batch_size", "max_batch_delay_ms")
 
-    tried = {(trial["batch_size"], trial["max_batch_delay_ms"]) for trial in report["trials"]}
-    assert {(1, 100), *((size, delay) for size in (2, 4, 8) for delay in (2, 10))} <= tried
-    assert all((smoke.run / "tune" / trial["samples_file"]).is_file() for trial in report["trials"])
+    tried = {tuple(trial[key] for key in keys) for trial in result["trials"]}
+    assert {(1, 100), tuple(result["chosen"][key] for key in keys)} <= tried
+    assert {(1, 100), *((size, delay) for size in (2, 4, 8) for delay in (2, 10))} == {
+        tuple(told[key] for key in keys) for told in result["predictions"]
+    }
+    assert ["noise", "noise"] == [trial["purpose"] for trial in result["trials"]][:2]
+    assert len(result["compared"]) == sum(trial["valid"] for trial in result["trials"])
+    assert all((smoke.run / "tune" / trial["samples_file"]).is_file() for trial in result["trials"])
+
+
+def test_the_tuned_archive_asks_for_the_values_that_the_report_shows(smoke: Any) -> None:
+    report, tuned = report_of(smoke.run), read_manifest(smoke.run / "tune")
+    told = yaml.safe_load(read_mar(tuned.path(report["tuned"]["archive"])).config)
+
+    shown = {key: value["now"] for value in report["values"] for key in value["key"].split(", ")}
+    assert shown == {key: told[key] for key in shown}
+    assert {"jobQueueSize", "responseTimeout", "clientTimeoutInMills"} <= shown.keys()
+    assert shown["batchSize"] * (shown["maxWorkers"] + 1) <= shown["jobQueueSize"] <= 1000
 
 
 def test_every_file_of_the_run_is_the_one_that_was_made(smoke: Any) -> None:

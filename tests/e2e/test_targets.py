@@ -203,8 +203,13 @@ def test_the_image_serves_the_tuned_settings_and_the_golden_answers(
         status.max_batch_delay_ms,
         status.ready,
     )
-    queue = container.get(container.layout.ports.management, f"/models/{MODEL}", f"Bearer {client.tokens.management}")[1]
-    assert told.job_queue_size == json.loads(queue)[0]["jobQueueStatus"]["remainingCapacity"]
+    (said,) = json.loads(
+        container.get(container.layout.ports.management, f"/models/{MODEL}", f"Bearer {client.tokens.management}")[1]
+    )
+    assert (told.job_queue_size, told.response_timeout_s, told.client_timeout_ms) == (
+        *(said["jobQueueStatus"]["remainingCapacity"], said["responseTimeout"], said["clientTimeoutInMills"]),
+    )
+    assert told.client_timeout_ms > 0
     java = next(each for each in psutil.Process(container.processes[0].pid).children() if each.name() == "java")
     taken = sum(psutil.Process(pid).memory_info().rss for pid in (java.pid, *(pid for pid, _ in status.workers))) / 2**20
     print(f"Java and worker take {taken:.0f} MiB, {container.plan.memory_mib} are asked for")

@@ -131,6 +131,7 @@ def test_tuned_changes_the_model_config_and_nothing_else(build: Build, tmp_path:
         startup_timeout_s=99,
         job_queue_size=999,
         device="gpu",
+        client_timeout_ms=4000,
     )
 
     sha256 = tuned(before, serving, tmp_path / "tuned.mar")

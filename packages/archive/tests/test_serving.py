@@ -19,6 +19,7 @@ SERVINGS = st.builds(
     startup_timeout_s=WHOLE,
     job_queue_size=WHOLE,
     device=st.sampled_from(["cpu", "gpu"]),
+    client_timeout_ms=st.integers(0, 10**6),
 )
 
 
@@ -48,7 +49,9 @@ def test_every_frontend_value_is_explicit_and_what_the_configuration_says(
     } == yaml.safe_load(told)
 
 
-@pytest.mark.parametrize("missing", ["batchSize", "maxBatchDelay", "minWorkers", "jobQueueSize", "deviceType"])
+@pytest.mark.parametrize(
+    "missing", ["batchSize", "maxBatchDelay", "minWorkers", "jobQueueSize", "clientTimeoutInMills", "deviceType"]
+)
 def test_a_value_that_is_left_to_torchserve_is_refused(build: Callable[..., Manifest], tmp_path: Path, missing: str) -> None:
     lines = read_mar(build(tmp_path).path("digits_cnn.mar")).config.splitlines()
 

@@ -39,3 +39,11 @@ def test_every_published_curve_can_be_emulated(project: Path) -> None:
         points = Accelerator(kind="emulated", name=key, time_scale=1, points=curve["points"]).points
         assert sorted(dict(points)) == [batch for batch, _ in points]
         assert all(batch >= 1 and ms > 0 for batch, ms in points)
+
+
+def test_an_invented_curve_with_stalls_is_called_made_up_and_brings_them(project: Path) -> None:
+    found = accelerator_of(read_config(["model=resnet50", "accelerator=made_up_two_modes"]).config, project)
+
+    assert (0.02, 8.0) == found.stalls
+    stalling = {key for key, curve in service_curves(project).items() if "stalls" in curve}
+    assert {"made_up_two_modes"} == stalling

@@ -62,7 +62,7 @@ def test_lists_and_numbers_are_typed_and_the_result_is_frozen(project: Path) -> 
 
     assert ((3, 5), 12.5, {"width": 2}) == (config.tune.batch_sizes, config.tune.slo_ms, config.load.init_kwargs)
     with pytest.raises(ValidationError, match="frozen"):
-        config.tune.workers = 2
+        config.tune.workers = (2,)
 
 
 def test_a_source_works_in_place_of_a_name(project: Path) -> None:
@@ -119,6 +119,8 @@ def test_outside_a_project_the_request_is_refused_with_the_remedy(tmp_path: Path
         ("export.batch_sizes=[0]", ["export.batch_sizes", "greater than or equal to 1", "export.batch_sizes=[1,2,3,8,17]"]),
         ("tune.batch_sizes=[1]", ["tune.batch_sizes = [1]", "greater than or equal to 2", "tune.batch_sizes=[2,4,8]"]),
         ("tune=5", ["tune = 5", "TuneConfig"]),
+        ("tune.objective=latency", ["tune.objective = 'latency'", "tune.at_rps=REQUESTS_PER_SECOND is missing"]),
+        ("tune.workers=[0]", ["tune.workers = [0]", "greater than or equal to 1"]),
         ("accelerator=cudaa", ["accelerator = 'cudaa'", "did you mean 'cuda'?"]),
         ("accelerator=rn50_t4_pytorch_eager_am", ["did you mean 'rn50_t4_pytorch_eager_amp'?"]),
         ("wrap.collector_url=http://user:secret@host/", ["wrap.collector_url", "wrap.collector_url=null"]),

@@ -235,6 +235,18 @@ def test_without_a_published_ratio_there_is_no_chance(emulated: Callable[..., An
     assert [1.0] * 100 == [emulated(points=[(1, 10.0)]).chance(8) for _ in range(100)]
 
 
+def test_the_stated_share_of_batches_stalls_and_no_other_is_slowed(emulated: Callable[..., Any]) -> None:
+    """10,000 draws of a share of 2 %: 200, and not more than four of its errors from it."""
+    device = emulated(points=[(1, 10.0)], stalls=[0.02, 8])
+    random.seed(0)
+
+    draws = [device.stall() for _ in range(10_000)]
+
+    assert {1.0, 8.0} == set(draws)
+    assert 200 == pytest.approx(draws.count(8.0), abs=4 * 14)
+    assert {1.0} == {emulated(points=[(1, 10.0)]).stall() for _ in range(100)}
+
+
 def test_jitter_is_slept(folder: Path, emulate: Callable[..., None], ask: Ask, six: bytes) -> None:
     emulate([(1, 5.0)], jitter=[[1, 3.0]])
     random.seed(1)

@@ -1,3 +1,4 @@
+import hashlib
 import json
 import os
 import subprocess
@@ -7,8 +8,10 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 import marline.loadtest
-from marline.core import project_root
+from marline.core import RequestError, project_root, read_config
 from marline.loadtest import Target
 
 Serve = Callable[..., Target]
@@ -51,6 +54,70 @@ def test_the_running_server_is_loaded_and_shown(serve: Serve, payload: Path, tmp
     assert samples.is_file()
     assert (samples.parent / "locust.html").is_file()
     assert ("valid              yes" in shown.stdout) == (shown.returncode == 0)
+    summary = json.loads((samples.parent / "summary.json").read_text())
+    digest = hashlib.sha256(samples.read_bytes()).hexdigest()
+    assert digest == summary["samples"]["sha256"]
+    assert digest in shown.stdout
+    assert (40, 0, "poisson") == (summary["figures"]["samples"], summary["load"]["seed"], summary["load"]["arrivals"])
+    assert {"python", "locust", "gevent", "numpy"} == set(summary["versions"])
+    assert (summary["figures"]["invalid_reason"] is None) == (shown.returncode == 0)
+    assert f"p99 {summary['figures']['latency_ms']['p99']:.1f} ms over 40 samples" in shown.stdout
+
+
+def test_a_sweep_shows_a_line_for_each_phase(serve: Serve, payload: Path, tmp_path: Path) -> None:
+    _write_state(serve().url, payload, tmp_path)
+    words = [f"artifacts={tmp_path / 'artifacts'}", "loadtest.shape=sweep", "loadtest.seconds=3.5", "loadtest.arrivals=bursty"]
+
+    shown = subprocess.run(
+        [*_alone(tmp_path), *words], env=_environment(tmp_path), capture_output=True, text=True, check=False, timeout=60
+    )
+
+    assert "" == shown.stderr
+    assert "sending 20 requests/s (bursty: gamma gaps, coefficient of variation 2, shape sweep)" in shown.stdout
+    table = shown.stdout.partition("\n  phase ")[2].splitlines()[1:8]
+    assert ["25%", "50%", "75%", "100%", "75%", "50%", "25%"] == [line.split()[0] for line in table]
+
+
+def test_too_few_users_are_warned_of(serve: Serve, payload: Path, tmp_path: Path) -> None:
+    _write_state(serve(delay_s=0.01).url, payload, tmp_path, batch_size=8, workers=1)
+    words = [f"artifacts={tmp_path / 'artifacts'}", "loadtest.users=2", "loadtest.seconds=1"]
+
+    shown = subprocess.run(
+        [*_alone(tmp_path), *words], env=_environment(tmp_path), capture_output=True, text=True, check=False, timeout=60
+    )
+
+    assert "WARNING: 2 users never fill a batch of 8" in shown.stdout
+    assert "32 users" in shown.stdout
+    assert "latency from due" not in shown.stdout
+    assert "objective" not in shown.stdout
+
+
+def test_a_hostile_recording_is_refused_by_its_line(serve: Serve, payload: Path, tmp_path: Path) -> None:
+    _write_state(serve().url, payload, tmp_path)
+    (tmp_path / "times").write_text("1\n2\n$(reboot)\n")
+    words = [f"artifacts={tmp_path / 'artifacts'}", "loadtest.arrivals=replay", f"loadtest.replay={tmp_path / 'times'}"]
+
+    refused = subprocess.run(
+        [*_alone(tmp_path), *words], env=_environment(tmp_path), capture_output=True, text=True, check=False, timeout=60
+    )
+
+    assert (2, "") == (refused.returncode, refused.stdout)
+    assert "line 3 is b'$(reboot)'" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["loadtest.arrivals=replay"], "go together"),
+        (["loadtest.replay=README.md"], "go together"),
+        (["loadtest.arrivals=replay", "loadtest.replay=gone.txt"], "no such file"),
+        (["loadtest.users=5", "loadtest.shape=step"], "loadtest.shape and loadtest.replay cannot be followed"),
+        (["loadtest.processes=2", "loadtest.expect_workers=2"], "take the place of loadtest.processes"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused(words: list[str], said: str) -> None:
+    with pytest.raises(RequestError, match=said):
+        read_config(["model=digits_cnn", *words])
 
 
 def test_the_web_page_is_served_on_loopback_until_interrupted(serve: Serve, payload: Path, tmp_path: Path) -> None:
@@ -83,9 +150,9 @@ def _alone(folder: Path) -> list[str]:
     return [sys.executable, "-c", ALONE, str(folder / "lock"), "model=digits_cnn"]
 
 
-def _write_state(url: str, payload: Path, home: Path) -> None:
+def _write_state(url: str, payload: Path, home: Path, **told: int) -> None:
     token = {"token": "a-token", "token_file": str(payload)}
-    state = {"predictions_url": url, **token, "pid": os.getpid(), "payloads": [str(payload)], "slo_ms": 100.0}
+    state = {"predictions_url": url, **token, "pid": os.getpid(), "payloads": [str(payload)], "slo_ms": 100.0} | told
     subprocess.run([sys.executable, "-c", STATE, json.dumps(state)], env=_environment(home), check=True, timeout=60)
 
 

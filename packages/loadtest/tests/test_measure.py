@@ -1,3 +1,4 @@
+import hashlib
 import json
 import signal
 import socket
@@ -13,7 +14,10 @@ import psutil
 import pytest
 
 from marline.core import LoadTestError
-from marline.loadtest import Load, Target, arrival_times, measure, percentile
+from marline.deploy import content_type_of
+from marline.load._samples import ENDINGS
+from marline.loadtest import Load, Target, arrival_times, measure, percentile, phases, read_measurement, read_phases
+from marline.loadtest._measure import content_type
 
 Serve = Callable[..., Target]
 
@@ -38,6 +42,61 @@ def test_what_is_sent_is_what_was_planned(serve: Serve, payload: Path, tmp_path:
     assert "a-token" not in (tmp_path / "out" / "plan.json").read_text()
     assert {"locust.log", "locust.html", "locust_stats.csv", "samples.json"} <= {
         file.name for file in (tmp_path / "out").iterdir()
+    }
+
+
+def test_users_send_as_soon_as_they_are_answered(serve: Serve, payload: Path, tmp_path: Path) -> None:
+    closed = replace(LOAD, users=4, seconds=1)
+
+    measurement = measure(serve(delay_s=0.05), [payload], closed, tmp_path / "out")
+
+    assert {} == measurement.errors
+    assert 60 < measurement.answered_rps <= 80
+    assert 3.5 < measurement.mean_in_flight <= 4.01
+    assert 50 <= percentile(measurement.latencies_ms, 50) < 70
+    assert measurement.scheduled_s.min() >= closed.warmup_s
+    assert measurement.scheduled_s.max() < closed.end_s
+
+
+def test_users_of_a_server_that_is_not_there_do_not_spin(payload: Path, tmp_path: Path) -> None:
+    closed = replace(LOAD, users=2, seconds=1, warmup_s=0)
+
+    measurement = measure(Target(url="http://127.0.0.1:1/", token=None), [payload], closed, tmp_path / "out")
+
+    assert {"ConnectionRefusedError"} == set(measurement.errors)
+    assert 10 < measurement.total <= 42  # every 50 ms
+
+
+def test_each_phase_has_its_own_rows_and_no_other(serve: Serve, payload: Path, tmp_path: Path) -> None:
+    load = replace(LOAD, shape="spike", rps=40, seconds=2.5)
+
+    whole = measure(serve(), [payload], load, tmp_path / "out")
+    parts = read_phases(tmp_path / "out" / "samples.json", load)
+
+    assert ["before", "spike", "after"] == [phase.name for phase, _ in parts]
+    assert phases(load) == [phase for phase, _ in parts]
+    assert [40, 60, 40] == [one.scheduled_s.size for _, one in parts]
+    assert whole.scheduled_s.tolist() == np.concatenate([one.scheduled_s for _, one in parts]).tolist()
+    assert all(one.scheduled_s.min() >= phase.begin_s and one.scheduled_s.max() < phase.end_s for phase, one in parts)
+    assert pytest.approx([40, 120, 40]) == [one.offered_rps for _, one in parts]
+
+
+def test_what_is_kept_has_a_digest(serve: Serve, payload: Path, tmp_path: Path) -> None:
+    measurement = measure(serve(), [payload], replace(LOAD, seconds=0.5), tmp_path / "out")
+
+    sha256 = measurement.save(tmp_path / "samples.npz")
+
+    assert hashlib.sha256((tmp_path / "samples.npz").read_bytes()).hexdigest() == sha256
+    assert read_measurement(tmp_path / "samples.npz").answered_rps == measurement.answered_rps
+
+
+def test_a_payload_is_sent_as_what_the_curl_line_for_it_says() -> None:
+    endings = {*{ending for those in ENDINGS.values() for ending in those}, ".json", ".safetensors", ".JPG", ".jpeg", ""}
+
+    for ending in endings:
+        assert content_type_of(f"sample{ending}") == content_type(Path(f"sample{ending}"))
+    assert {"image/jpeg", "image/png", "text/plain", "application/json"} <= {
+        content_type(Path(f"sample{ending}")) for ending in endings
     }
 
 

@@ -28,6 +28,8 @@ TRIAL: dict[str, Any] = CONFIG | {
     "errors": int,
     "mean_batch": NUMBER,
 }
+CONFIG_KEYS: dict[str, Any] = {"batch_size": int, "max_batch_delay_ms": int, "workers": int}
+COMPARED: dict[str, Any] = {"p50_ms": OPTIONAL, "p99_ms": OPTIONAL, "mean_batch": OPTIONAL}
 REPORT: dict[str, Any] = {
     "schema": int,
     "model": str,
@@ -37,7 +39,16 @@ REPORT: dict[str, Any] = {
     "slo": {"percentile": NUMBER, "ms": NUMBER, "origin": str},
     "default": CONFIG,
     "chosen": CONFIG,
+    "runner_up": (dict, type(None)),
     "gain": OPTIONAL,
+    "noise": (dict, type(None)),
+    "strategy": str,
+    "objective": {"name": str, "at_rps": OPTIONAL},
+    "answer": str,
+    "predictions": [CONFIG_KEYS | {"rps": NUMBER, "p99_ms": OPTIONAL, "mean_batch": OPTIONAL}],
+    "compared": [CONFIG_KEYS | {"offered_rps": NUMBER, "predicted": COMPARED, "measured": COMPARED}],
+    "diagnoses": [CONFIG_KEYS | {"kind": str, "words": str}],
+    "values": [{"key": str, "was": int, "now": int, "why": str}],
     "trials": [TRIAL],
     "stages": [{"name": str, "seconds": NUMBER, "cached": bool}],
     "versions": dict,
@@ -84,7 +95,9 @@ def test_the_report_is_sealed_with_all_its_files(make: Make) -> None:
     manifest = read_manifest(make())
     verify(manifest)
 
-    assert ["report.html", "report.json", "report.md", "throughput_latency.svg"] == sorted(manifest.outputs)
+    assert ["batch_and_delay.svg", "report.html", "report.json", "report.md", "throughput_latency.svg"] == sorted(
+        manifest.outputs
+    )
     assert ["load", "wrap", "export", "archive", "deploy", "tune"] == list(manifest.inputs)
 
 

@@ -12,9 +12,26 @@ from typing import Any
 
 from marline.loadtest import wait_until_quiet
 from packages.handler.bench.parts.figure import failed
+from packages.tune.bench.parts.accuracy import accuracy
+from packages.tune.bench.parts.against_grid import against_grid
+from packages.tune.bench.parts.cpu_gain import cpu_gain
+from packages.tune.bench.parts.overloaded import overloaded
+from packages.tune.bench.parts.pause import pause
+from packages.tune.bench.parts.promises import promises
+from packages.tune.bench.parts.resume import resume
+from packages.tune.bench.parts.speed import speed
 
 Figures = list[dict[str, Any]]
-PARTS: tuple[Callable[[], Figures], ...] = ()
+PARTS: tuple[Callable[[], Figures], ...] = (
+    speed,
+    accuracy,
+    against_grid,
+    promises,
+    pause,
+    overloaded,
+    cpu_gain,
+    resume,
+)
 
 
 def figures(only: str | None = None) -> Figures:

@@ -1,11 +1,21 @@
-"""Trials of a server that is a formula: its latency grows as its load comes near its capacity."""
+"""Two servers that are none: one is a formula, the other the twin itself, played with figures that the tuner does not know."""
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, cast
 
+import numpy as np
 import pytest
 
-from marline.tune import Point, Setting, Trial
+from marline.core import read_config
+from marline.deploy import Server
+from marline.loadtest import Load, Measurement, arrival_times
+from marline.tune import Point, Service, Setting, Trial, simulate
+from marline.tune._journal import Journal, Raw
+from marline.tune._runner import Runner
+from marline.tune._trial import Bench
 
 TRIAL = Trial(
     setting=Setting(1, 100, 1),
@@ -55,6 +65,67 @@ class Formula:
         return trial
 
 
+def served(service: Service, setting: Setting, load: Load) -> Measurement:
+    """What a load test of a simulated server shows; a second run of the same load has other luck with the batches."""
+    due_s = arrival_times(load)
+    latencies_ms = simulate(service, setting, due_s, expiry_ms=load.timeout_s * 1e3, seed=time.monotonic_ns() % 2**32)
+    judged = due_s >= load.warmup_s
+    due_s, latencies_ms = due_s[judged], latencies_ms[judged]
+    ok = np.isfinite(latencies_ms)
+    finished_s = due_s + np.where(ok, latencies_ms, load.timeout_s * 1e3) / 1e3
+    return Measurement(
+        scheduled_s=due_s,
+        sent_s=due_s,
+        finished_s=finished_s,
+        status=np.where(ok, 200, 0).astype(np.int16),
+        error=np.where(ok, "", "Timeout"),
+        payload=np.zeros(due_s.size, np.int32),
+        size_bytes=np.ones(due_s.size, np.int64),
+        in_flight=np.zeros((0, 2)),
+        mean_in_flight=0.0,
+        little_in_flight=0.0,
+        generator_cpu=0.1,
+        offered_rps=due_s.size / load.seconds,
+        answered_rps=float(ok.sum()) / load.seconds,
+        seconds=load.seconds,
+        total=judged.size,
+    )
+
+
+@dataclass
+class Simulated(Runner):
+    """Runs every trial on a simulated server; `asked` counts those that were measured and not taken from the journal."""
+
+    real: Callable[[str], Service] = field(kw_only=True)  # by the purpose of the trial
+    broken: Callable[[int], str | None] = field(default=lambda _: None, kw_only=True)  # why the trial of a number is invalid
+    too_fast_rps: float = field(default=float("inf"), kw_only=True)  # where the sender cannot follow
+    memory_mb: float = field(default=100.0, kw_only=True)
+    asked: list[tuple[Setting, float]] = field(default_factory=list, kw_only=True)
+
+    def _measure(self, archive: Path, setting: Setting, load: Load, number: int) -> Raw:
+        assert archive.is_file()
+        self.asked.append((setting, load.rps))
+        purpose = "confirm" if load.seconds == self.bench.tune.confirm_s else "search"
+        return Raw(
+            measured=served(self.real(purpose), setting, load),
+            batches=(),
+            reason="requests were sent late" if load.rps > self.too_fast_rps else self.broken(number),
+            memory_mb=self.memory_mb * setting.batch_size,
+            gpu_share=None,
+            gpu=[],
+            run=self.journal.run,
+            took_s=load.seconds,
+        )
+
+
+def linear(fixed_ms: float, item_ms: float, largest: int = 32, jitter: float = 0.05) -> tuple[Point, ...]:
+    """A service curve of a fixed part and one per item, with some jitter."""
+    draw, sizes = np.random.default_rng(1), [1 << power for power in range(largest.bit_length()) if 1 << power <= largest]
+    return tuple(
+        Point.of(size, [(0.2, ms, 0.1) for ms in (fixed_ms + item_ms * size) * draw.lognormal(0, jitter, 40)]) for size in sizes
+    )
+
+
 @pytest.fixture
 def trial() -> Trial:
     return TRIAL
@@ -68,3 +139,28 @@ def formula() -> type[Formula]:
 @pytest.fixture
 def curve() -> list[Point]:
     return [Point(b, 30, 10.0 + b, 11.0 + b, 0.5, 9.0 + b, 0.5) for b in (1, 2, 4, 8)]
+
+
+@pytest.fixture
+def service() -> Service:
+    """8 ms a batch and 1 ms an item, and what a server adds to that."""
+    return Service(points=linear(8.0, 1.0), batch_ms=2.0, request_ms=0.2, http_ms=1.0, shared=True)
+
+
+@pytest.fixture
+def simulated(tmp_path: Path) -> Callable[..., Simulated]:
+    def make(real: Service | Callable[[str], Service], *words: str, run: str = "now", **more: Any) -> Simulated:
+        config = read_config(["model=digits_cnn", *words]).config
+        out = tmp_path / run / "tune"
+        out.mkdir(parents=True, exist_ok=True)
+        bench = Bench(cast("Server", None), config.model, [], config.tune, config.loadtest, 100.0, out, tmp_path / "logs")
+        journal = Journal.of(tmp_path, {"words": words}, run, fresh=False, keep=10)
+        of = real if callable(real) else lambda _: real
+        return Simulated(bench, journal, 10, real=of, **more)
+
+    return make
+
+
+@pytest.fixture
+def shown() -> Callable[[Sequence[Trial]], list[str]]:
+    return lambda trials: [f"{trial.purpose} {trial.setting.batch_size}" for trial in trials]

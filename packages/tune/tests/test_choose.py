@@ -1,41 +1,26 @@
-"""What is chosen, on a server that is a formula and with an archive that is real."""
+"""What is chosen, on a server that the twin plays with figures the tuner does not know, and with an archive that is real."""
 
 import json
 import zipfile
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
+import numpy as np
 import pytest
 
 import marline.tune
 from marline.archive import Serving, from_yaml, read_mar, to_yaml
 from marline.core import read_config
-from marline.deploy import Server
-from marline.tune import Point, Setting, Trial
-from marline.tune._runner import AGAIN, CONFIRM_AT, STEP_DOWN, Runner
-from marline.tune._trial import Bench
-from marline.tune._tune import _choose, _open_ended, slo_of
+from marline.tune import Point, Service, Setting, predict, simulate
+from marline.tune._choose import Chooser
+from marline.tune._predict import Forecaster
+from marline.tune._search import default_of, grid
+from marline.tune._tune import _left_out, slo_of, within_curve
 
-WORDS = ["model=digits_cnn", "tune.batch_sizes=[4,8]", "tune.max_batch_delays_ms=[2]", "tune.steps=6"]
-SLO_MS = 50.0
-Choose = Callable[[Callable[[Setting], float]], tuple[Any, list[Trial]]]
-
-
-@dataclass
-class FormulaRunner(Runner):
-    """Runs every trial on a formula in the place of a server; confirms a share of what the search found."""
-
-    formula: Any = None
-    confirmed_share: float = 1.0
-
-    def run(self, archive: Path, setting: Setting, rps: float, purpose: str) -> Trial:
-        assert archive.is_file()
-        weaker = 1 / self.confirmed_share if purpose == "confirm" else 1.0
-        trial: Trial = self.formula.run(setting, rps * weaker, purpose)
-        self.trials.append(trial)
-        return trial
+DEFAULT = Setting(1, 100, 1)
+Run = Callable[..., tuple[Any, Any]]
 
 
 @pytest.fixture
@@ -57,13 +42,23 @@ def archive(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def runner(formula: Any, tmp_path: Path) -> Callable[..., FormulaRunner]:
-    def make(capacity: Callable[[Setting], float], share: float = 1.0) -> FormulaRunner:
-        config = read_config(WORDS).config
-        bench = Bench(cast("Server", None), config.model, [], config.tune, config.loadtest, SLO_MS, tmp_path, tmp_path / "logs")
-        return FormulaRunner(bench, expected=10, formula=formula(capacity), confirmed_share=share)
+def choose(simulated: Any, archive: Path, service: Service) -> Run:
+    """Tune a simulated server; the tuner believes `service`, the server is another."""
 
-    return make
+    def run(real: Any, *words: str, **more: Any) -> tuple[Any, Any]:
+        runner = simulated(real, "tune.max_batch_delays_ms=[2,10]", *words, **more)
+        told = runner.bench.tune
+        predicts = told.strategy == "predict"
+        settings = [default_of(told), *grid(told, [point.batch for point in service.points] if predicts else told.batch_sizes)]
+        chooser = Chooser(runner, archive, Forecaster(service, settings, 100.0, 99, trusted=predicts))
+        return chooser.choose(), chooser
+
+    return run
+
+
+def limit_rps(real: Service, setting: Setting) -> float:
+    """The highest rate that a server really carries within the objective."""
+    return predict(real, [setting], 100.0, 99)[0].rps
 
 
 def test_public_names() -> None:
@@ -72,87 +67,173 @@ def test_public_names() -> None:
     assert marline.tune.__all__ == sorted(exposed)
 
 
-def test_batching_that_pays_is_chosen_confirmed_and_put_into_the_archive(
-    runner: Any, archive: Path, curve: Sequence[Point], tmp_path: Path
+@pytest.mark.parametrize("slower", [1.0, 1.4])
+def test_few_trials_find_nearly_the_best_and_promise_no_more_than_it_carries(
+    slower: float, choose: Run, service: Service, tmp_path: Path
 ) -> None:
-    used = runner(lambda setting: 60.0 * setting.batch_size)
+    """Also where the server is slower than the curve and the overheads that the tuner was told."""
+    real = replace(service, batch_ms=3 * slower * service.batch_ms, request_ms=slower * service.request_ms)
 
-    default, chosen, warnings = _choose(used, archive, curve, tmp_path)
+    choice, chooser = choose(real)
 
-    tuned = from_yaml(read_mar(tmp_path / "tuned" / archive.name).config)
-    assert Setting(1, 100, 1) == default[0]
-    assert Setting(8, 2, 1) == chosen[0]
-    assert (8, 2) == (tuned.batch_size, tuned.max_batch_delay_ms)
-    assert chosen[1]["rps"] > default[1]["rps"] > 0
-    assert [] == warnings
-    assert ["confirm"] * 2 == [trial.purpose for trial in used.trials[-2:]]
-
-
-def test_where_batching_does_not_pay_the_default_is_kept_and_the_reason_told(
-    runner: Any, archive: Path, curve: Sequence[Point], tmp_path: Path
-) -> None:
-    default, chosen, warnings = _choose(runner(lambda setting: 500.0 / setting.batch_size), archive, curve, tmp_path)
-
-    assert default == chosen
-    assert Setting(1, 100, 1) == chosen[0]
-    assert "batching does not pay here" in warnings[0]
-    assert "the default is kept" in warnings[0]
+    found = {setting: limit_rps(real, setting) for setting in chooser.forecast.settings}
+    assert 0.97 * max(found.values()) <= found[choice.setting]
+    assert 0.85 * found[choice.setting] <= choice.chosen["rps"] <= found[choice.setting]
+    assert len(chooser.runner.trials) <= 8
+    assert ["noise", "noise"] == [trial.purpose for trial in chooser.runner.trials[:2]]
+    assert choice.chosen["slo_met"] is choice.default["slo_met"] is True
+    assert choice.gain is not None
+    assert choice.gain > 3
+    tuned = from_yaml(read_mar(chooser.tuned_archive(choice.setting).file).config)
+    assert (choice.setting.batch_size, choice.setting.max_batch_delay_ms) == (tuned.batch_size, tuned.max_batch_delay_ms)
 
 
-def test_where_nothing_is_within_the_objective_the_remedy_is_named(
-    runner: Any, archive: Path, curve: Sequence[Point], tmp_path: Path
-) -> None:
-    default, chosen, (warning,) = _choose(runner(lambda _: 0.001), archive, curve, tmp_path)
+def test_the_default_the_winner_and_a_rival_of_another_size_are_all_measured(choose: Run, service: Service) -> None:
+    choice, chooser = choose(service)
 
-    assert default == chosen
-    assert (0.0, False) == (chosen[1]["rps"], chosen[1]["slo_met"])
-    assert "Raise tune.slo_ms" in warning
+    tried = {trial.setting for trial in chooser.runner.trials}
+    assert {DEFAULT, choice.setting} < tried
+    assert choice.runner_up is not None
+    assert choice.runner_up["batch_size"] not in {1, choice.setting.batch_size}
+    assert len(chooser.forecast.compared) == len(chooser.runner.trials)
 
 
-def test_a_winner_that_a_longer_trial_does_not_confirm_is_not_chosen(
-    runner: Any, archive: Path, curve: Sequence[Point], tmp_path: Path
-) -> None:
-    default, chosen, (warning,) = _choose(
-        runner(lambda setting: 60.0 * setting.batch_size, share=0.01), archive, curve, tmp_path
+def test_the_noise_is_that_of_the_same_load_sent_twice(choose: Run, service: Service) -> None:
+    choice, chooser = choose(service)
+
+    first, second = chooser.runner.raw[:2]
+    assert (1, 2) == choice.noise.trials
+    assert (first.measured.scheduled_s == second.measured.scheduled_s).all()
+    assert 1 <= choice.noise.p99 < 1.3
+    assert 0 <= choice.noise.rps_floor < 0.2
+
+
+def test_a_server_whose_longer_trials_are_worse_is_promised_less_or_nothing(choose: Run, service: Service) -> None:
+    """Two modes: a stall that the service curve and the short trials did not meet."""
+    stalling = tuple(
+        Point.of(point.batch, [*point.stages_ms[:-2], *[(0.2, 15 * point.p50_ms, 0.1)] * 2]) for point in service.points
     )
+    bad = replace(service, points=stalling)
 
-    assert default == chosen
-    assert "longer trials found no better rate within 50 ms" in warning
+    choice, _ = choose(lambda purpose: bad if purpose == "confirm" else service)
+
+    arrivals_s = np.cumsum(np.random.default_rng(7).exponential(1 / max(choice.chosen["rps"], 1e-9), 50_000))
+    late = np.mean(simulate(bad, choice.setting, arrivals_s) > 100.0)
+    assert choice.chosen["rps"] == 0 or late <= 0.01
+    assert choice.chosen["rps"] < limit_rps(service, choice.setting)
 
 
-def test_a_confirmation_steps_down_a_few_times_and_then_gives_up(runner: Any, archive: Path) -> None:
-    used = runner(lambda _: 100.0)
+def test_a_gain_that_is_not_above_the_noise_is_not_claimed(choose: Run) -> None:
+    """Items that cost the same in every batch: batching saves 2 % of the time at most."""
+    points = tuple(Point.of(size, [(0.0, 10.0 * size, 0.0)] * 30) for size in (1, 2, 4, 8, 16, 32))
+    flat = Service(points=points, batch_ms=0.1, request_ms=0.0, http_ms=1.0, shared=True)
 
-    found = used.confirm(archive, Setting(8, 2, 1), 95.0)  # within the objective are 80 and less
-    lost = runner(lambda _: 1.0)
+    choice, _ = choose(flat)
 
-    assert found is not None
-    assert pytest.approx(95.0 * CONFIRM_AT * STEP_DOWN) == found.offered_rps
-    assert lost.confirm(archive, Setting(8, 2, 1), 95.0) is None
-    assert AGAIN == len(lost.trials)
+    assert choice.setting == DEFAULT
+    assert choice.chosen == choice.default
+    assert "the default is kept" in choice.warnings[0]
+
+
+def test_where_nothing_is_within_the_objective_the_remedy_is_named(choose: Run, service: Service) -> None:
+    slow = replace(service, http_ms=500.0)
+
+    choice, _ = choose(slow)
+
+    assert (0.0, False) == (choice.chosen["rps"], choice.chosen["slo_met"])
+    assert choice.chosen == choice.default
+    assert "Raise tune.slo_ms" in choice.warnings[0]
+
+
+def test_an_invalid_trial_is_repeated_told_and_counts_nowhere(choose: Run, service: Service) -> None:
+    choice, chooser = choose(service, broken=lambda number: "requests were sent late" if number in {1, 4} else None)
+
+    assert (2, 3) == choice.noise.trials
+    invalid = [trial for trial in chooser.runner.trials if not trial.valid]
+    assert ["requests were sent late"] * 2 == [trial.invalid_reason for trial in invalid]
+    repeated = chooser.runner.asked[3:5]
+    assert repeated[0] == repeated[1]
+    assert len(chooser.forecast.compared) == len(chooser.runner.trials) - 2
+
+
+def test_where_the_sender_cannot_follow_the_rate_that_it_can_send_is_found(choose: Run, service: Service) -> None:
+    """The service curve promises more than this machine can send: one ceiling for all settings, in few trials."""
+    possible = 0.4 * limit_rps(service, Setting(32, 2, 1))
+
+    choice, chooser = choose(service, too_fast_rps=possible)
+
+    assert 0.6 * possible < choice.chosen["rps"] <= possible
+    assert len(chooser.runner.trials) <= 14
+
+
+def test_a_machine_on_which_nothing_is_valid_is_named(choose: Run, service: Service) -> None:
+    choice, _ = choose(service, broken=lambda _: "requests were sent late")
+
+    assert (0.0, None) == (choice.chosen["rps"], choice.chosen["slo_met"])
+    assert choice.noise is None
+    assert "every trial was invalid; requests were sent late. Is the machine busy?" in choice.warnings[0]
+
+
+def test_batches_whose_worker_takes_too_much_memory_are_left(choose: Run, service: Service) -> None:
+    choice, chooser = choose(service, "tune.max_memory_mb=900")  # 100 MB an item
+
+    assert choice.setting.batch_size == 8
+    assert any("tune.max_memory_mb=900" in (trial.limit or "") for trial in chooser.runner.trials)
+
+
+def test_the_lowest_latency_is_looked_for_at_one_rate_alone(choose: Run, service: Service) -> None:
+    """At a tenth of the capacity whoever waits for others waits for nothing: the default's batches of one are the quickest."""
+    busy, chooser = choose(service, "tune.objective=latency", "tune.at_rps=45")
+    idle, _ = choose(service, "tune.objective=latency", "tune.at_rps=10")
+
+    assert DEFAULT == idle.setting
+    assert 2 == busy.setting.max_batch_delay_ms
+    assert busy.chosen["p99_ms"] < busy.default["p99_ms"]
+    assert busy.gain > 1
+    assert {45.0} == {rps for _, rps in chooser.runner.asked[2:]}
+
+
+def test_the_cheapest_has_no_more_workers_than_the_rate_needs(choose: Run, service: Service) -> None:
+    real = replace(service, shared=False)
+
+    choice, _ = choose(real, "tune.objective=cost", "tune.at_rps=400", "tune.workers=[1,2,4]")
+
+    assert choice.setting.workers == 1
+    assert choice.chosen["slo_met"]
+
+
+@pytest.mark.parametrize("strategy", ["grid", "optuna"])
+def test_brute_force_and_a_black_box_go_through_the_same_trials(strategy: str, choose: Run, service: Service) -> None:
+    words = (f"tune.strategy={strategy}", "tune.batch_sizes=[4,16]", "tune.max_batch_delays_ms=[2]", "tune.budget_s=200")
+
+    choice, chooser = choose(service, *words)
+
+    assert choice.setting.batch_size == 16
+    assert choice.gain > 2
+    assert {trial.setting for trial in chooser.runner.trials} <= {DEFAULT, Setting(4, 2, 1), Setting(16, 2, 1)}
+    assert choice.chosen["rps"] <= limit_rps(service, choice.setting)
 
 
 @pytest.mark.parametrize(("t1_ms", "expected"), [(4.0, 50.0), (10.0, 50.0), (30.0, 150.0)])
 def test_an_automatic_objective_is_five_times_one_request_and_at_least_50_ms(t1_ms: float, expected: float) -> None:
-    curve = [Point(1, 30, t1_ms, t1_ms, 0.0, t1_ms, 0.0)]
+    assert {"percentile": 99, "ms": expected, "origin": "auto"} == slo_of(read_config(["model=digits_cnn"]).config, t1_ms)
 
-    assert {"percentile": 99, "ms": expected, "origin": "auto"} == slo_of(read_config(["model=digits_cnn"]).config, curve)
+
+def test_batch_sizes_that_the_curve_does_not_reach_are_left_out_and_the_reason_is_told(service: Service) -> None:
+    config = read_config(["model=digits_cnn"]).config.tune
+    curve = service.points[:3]  # to batches of 4, of which one takes 12 ms
+
+    told = within_curve(config, curve)
+
+    assert (2, 4) == told.batch_sizes
+    assert ["batches of 8 end the worker's memory (507): tune.batch_sizes [8, 16, 32] were not tried"] == _left_out(
+        config, told, curve, 50.0
+    )
+    assert "a batch of 4 takes 12 ms, 10 ms are allowed" in _left_out(config, told, curve, 10.0)[0]
+    assert [] == _left_out(told, told, curve, 50.0)
 
 
 def test_a_configured_objective_is_taken_as_it_is() -> None:
     config = read_config(["model=digits_cnn", "tune.slo_ms=7.5", "tune.percentile=95"]).config
 
-    assert {"percentile": 95, "ms": 7.5, "origin": "config"} == slo_of(config, [])
-
-
-def test_a_rate_that_nothing_bounds_is_called_a_lower_bound(runner: Any, archive: Path) -> None:
-    used, setting = runner(lambda _: 100.0), Setting(8, 2, 1)
-
-    confirmed = used.confirm(archive, setting, 60.0)
-    open_ended = _open_ended(used, "the chosen one", confirmed)
-    used.run(archive, setting, 99.0, "search")
-
-    assert [
-        "the chosen one may carry more than 51.0 req/s within the objective: no higher rate was seen to miss it"
-    ] == open_ended
-    assert [] == _open_ended(used, "the chosen one", confirmed)
+    assert {"percentile": 95, "ms": 7.5, "origin": "config"} == slo_of(config, 4.0)

@@ -4,10 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from marline.core import StageError
 from marline.tune import Point
 from marline.tune._batches import Batch, read_batches
-from marline.tune._curve import _point, _whole, batch_sizes_of, is_reported
+from marline.tune._curve import _apart, batch_sizes_of, is_reported
 
 
 def test_batches_of_all_workers_are_read_in_the_order_they_ended(tmp_path: Path) -> None:
@@ -36,32 +35,48 @@ def test_every_power_of_two_is_measured_and_the_largest(largest: int, sizes: lis
     assert sizes == batch_sizes_of(largest)
 
 
-def test_a_point_is_of_the_worker_s_whole_time_its_stages_medians() -> None:
-    batches = [Batch(float(index), 4, 1.0, float(10 * index), 2.0) for index in (1, 2, 3, 4, 5)]
+def test_a_point_keeps_every_batch_and_says_its_medians() -> None:
+    stages = [(1.0, float(10 * index), 2.0) for index in (1, 2, 3, 4, 5)]
 
-    assert Point(batch=4, samples=5, p50_ms=33.0, p95_ms=53.0, pre_ms=1.0, inference_ms=30.0, post_ms=2.0) == _point(
-        4, batches, "digits_cnn"
-    )
+    point = Point.of(4, stages)
+
+    assert (4, 5, 33.0, 53.0) == (point.batch, point.samples, point.p50_ms, point.p95_ms)
+    assert (1.0, 30.0, 2.0) == (point.pre_ms, point.inference_ms, point.post_ms)
+    assert tuple(stages) == point.stages_ms
+    assert [list(stage) for stage in stages] == point.rows_ms.tolist()
 
 
-@given(st.lists(st.floats(0.1, 1e4), min_size=2, max_size=40))
+@given(st.lists(st.floats(0.1, 1e4), min_size=1, max_size=40))
 def test_percentiles_are_times_that_were_seen(times: list[float]) -> None:
-    point = _point(2, [Batch(0.0, 2, 0.0, time, 0.0) for time in times], "digits_cnn")
+    point = Point.of(2, [(0.0, time, 0.0) for time in times])
 
     seen = {round(time, 3) for time in times}
     assert {point.p50_ms, point.p95_ms} <= seen
     assert point.p50_ms <= point.p95_ms
 
 
-def test_bursts_that_never_became_batches_are_an_error_that_asks_about_the_machine() -> None:
-    with pytest.raises(StageError, match="bursts of 8 requests to digits_cnn did not arrive as batches of 8"):
-        _point(8, [], "digits_cnn")
-
-
 def test_of_a_handler_that_does_not_report_its_batches_only_whole_times_are_known() -> None:
-    point = _whole(4, [6.1, 5.9, 6.0, 9.0])
+    point = Point.of(4, [(0.0, ms, 0.0) for ms in (6.1, 5.9, 6.0, 9.0)], reported=False)
 
-    assert Point(batch=4, samples=4, p50_ms=6.0, p95_ms=9.0) == point
+    assert (6.0, 9.0) == (point.p50_ms, point.p95_ms)
     assert (None, None, None) == (point.pre_ms, point.inference_ms, point.post_ms)
+    assert [6.1, 5.9, 6.0, 9.0] == point.rows_ms[:, 1].tolist()
     assert not is_reported([point])
-    assert is_reported([_point(4, [Batch(1.0, 4, 1.0, 2.0, 3.0), Batch(2.0, 4, 1.0, 2.0, 3.0)], "digits_cnn")])
+    assert is_reported([Point.of(4, [(1.0, 2.0, 3.0)])])
+
+
+@given(batch_ms=st.floats(0.1, 10), request_ms=st.floats(0, 2), largest=st.sampled_from([2, 8, 64]))
+def test_gaps_of_two_sizes_tell_what_a_batch_costs_and_what_a_request(batch_ms: float, request_ms: float, largest: int) -> None:
+    gaps = {size: batch_ms + request_ms * size for size in (1, largest)}
+
+    assert (batch_ms, request_ms) == pytest.approx(_apart(gaps), abs=1e-6)
+
+
+@given(st.dictionaries(st.integers(1, 128), st.floats(0, 50), max_size=4))
+def test_no_gaps_make_an_overhead_less_than_nothing(gaps: dict[int, float]) -> None:
+    batch_ms, request_ms = _apart(gaps)
+
+    assert batch_ms >= 0
+    assert request_ms >= 0
+    if len(gaps) > 1:
+        assert min(gaps.values()) - 1e-3 <= batch_ms + request_ms * max(gaps)

@@ -18,16 +18,21 @@ STEPS = st.integers(1, 8)
 REUSED = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
-def test_the_default_is_torchserve_s_own_with_the_workers_of_the_others() -> None:
-    config = read_config(["model=digits_cnn", "tune.workers=2"]).config.tune
+@pytest.mark.parametrize(("words", "workers"), [("2", 2), ("[4,2]", 2)])
+def test_the_default_is_torchserve_s_own_with_the_fewest_workers(words: str, workers: int) -> None:
+    config = read_config(["model=digits_cnn", f"tune.workers={words}"]).config.tune
 
-    assert Setting(1, 100, 2) == default_of(config)
+    assert Setting(1, 100, workers) == default_of(config)
 
 
-def test_every_pair_is_tried_once() -> None:
-    config = read_config(["model=digits_cnn", "tune.batch_sizes=[4,2,4]", "tune.max_batch_delays_ms=[10,2]"]).config.tune
+def test_every_combination_is_tried_once_and_a_batch_of_one_waits_for_nobody() -> None:
+    words = ["model=digits_cnn", "tune.max_batch_delays_ms=[10,2]", "tune.workers=[1,2]"]
+    config = read_config(words).config.tune
 
-    assert [Setting(2, 2, 1), Setting(2, 10, 1), Setting(4, 2, 1), Setting(4, 10, 1)] == grid(config)
+    found = grid(config, [4, 1, 4])
+
+    pairs = [(1, 100, 2), *((4, delay, workers) for delay in (2, 10) for workers in (1, 2))]
+    assert [Setting(*one) for one in pairs] == found
 
 
 @pytest.mark.parametrize(("batch_size", "measured_rps"), [(1, 66), (8, 342)])

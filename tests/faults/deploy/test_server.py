@@ -21,8 +21,7 @@ import pytest
 from marline.core import DeployConfig, MarlineError, Section, ServerError, file_sha256, read_config, seal
 from marline.deploy import Server, serving
 from marline.handler import Pair, write_golden
-from marline.tune._setting import Setting
-from marline.tune._trial import Bench, run_trial
+from marline.tune._trial import Bench, load_of, run_trial
 
 Until = Callable[..., float]
 Make = Callable[..., Path]
@@ -119,7 +118,7 @@ def test_f03_a_killed_java_is_noticed_leaves_nothing_and_its_trial_does_not_coun
     java = psutil.Process(int((server.folder / "java.pid").read_text()))
     below = java.children(recursive=True)
     with ThreadPoolExecutor(1) as tuning:
-        trial = tuning.submit(run_trial, bench, Setting(1, 10, 1), 5.0, 1, "search")
+        trial = tuning.submit(run_trial, bench, load_of(bench, 5.0, "search", 1), 1, "a run")
         until(lambda: any(file.stat().st_size > 200 for file in server.batches.glob("*.csv")), 15, "load")
 
         java.kill()

@@ -17,7 +17,7 @@ from marline.core import read_config
 from marline.deploy import Server, ask
 from marline.loadtest import Load, Target, measure, percentile
 from marline.tune._curve import fitting_curve
-from marline.tune._tune import within_memory
+from marline.tune._tune import within_curve
 
 Obey = Callable[..., Any]
 Until = Callable[..., float]
@@ -152,7 +152,7 @@ def test_f09_the_tuner_goes_on_with_the_batches_that_memory_holds(
 
     assert [1, 2] == [point.batch for point in curve]
     told = read_config(["model=digits_cnn", "tune.batch_sizes=[2,4]"]).config.tune
-    assert (2,) == within_memory(told, curve).batch_sizes
+    assert (2,) == within_curve(told, curve).batch_sizes
     assert server.client.describe("large") is None
 
 

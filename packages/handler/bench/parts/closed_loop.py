@@ -1,7 +1,6 @@
 """How many requests a server answers in a second while a number of users each wait for their answer and send again."""
 
 import json
-import math
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -11,12 +10,10 @@ from typing import Any
 
 from marline.core import LoadTestError, MarlineError
 from marline.deploy import Server
-from marline.loadtest import Target
-from marline.loadtest._locust import locust, wait
-from marline.loadtest._measure import _forget_token, _write_plan
+from marline.loadtest import Load, Target, measure
 from packages.handler.bench.parts.figure import Compared, turns
 
-TIMEOUT_S, ALLOWANCE_S = 30.0, 30.0
+TIMEOUT_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,20 +33,19 @@ def target(server: Server, model: str) -> Target:
 
 def answers_per_s(to: Target, payloads: Sequence[Path], pace: Pace) -> float:
     """200s a second once warm; LoadTestError where there was any other answer."""
+    load = Load(
+        rps=0.0,
+        seconds=pace.seconds,
+        warmup_s=pace.warm_s,
+        arrivals="constant",
+        seed=0,
+        timeout_s=TIMEOUT_S,
+        users=pace.users,
+    )
     with tempfile.TemporaryDirectory(prefix="marline-bench-") as folder:
-        out = Path(folder)
-        plan = _write_plan(out, to, payloads, TIMEOUT_S)
-        words = ["--headless", "--only-summary", "-u", str(pace.users), "-r", str(pace.users), "--exit-code-on-error", "0"]
-        words += ["--run-time", f"{math.ceil(pace.warm_s + pace.seconds)}s", "--stop-timeout", "5"]
-        try:
-            with locust("closed_loop.py", words, plan) as process:
-                code = wait(process, pace.warm_s + pace.seconds + ALLOWANCE_S, lambda _: None)
-        finally:
-            _forget_token(plan)
-        samples = out / "samples.json"
-        if code != 0 or not samples.is_file():
-            raise LoadTestError(f"locust ended with code {code}: {(out / 'locust.log').read_text()[-1000:]}")
-        return rate(json.loads(samples.read_text()), pace)
+        measure(to, payloads, load, Path(folder))
+        told = json.loads(Path(folder, "samples.json").read_text())
+    return rate({"began_s": 0.0, "rows": list(zip(told["finished_s"], told["error"], strict=True))}, pace)
 
 
 def rate(told: Mapping[str, Any], pace: Pace) -> float:

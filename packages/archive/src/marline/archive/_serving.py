@@ -22,6 +22,7 @@ class Serving:
     startup_timeout_s: int
     job_queue_size: int
     device: str  # cpu | gpu
+    client_timeout_ms: int = 0  # a request that has waited for longer is dropped without an answer; 0: none is
 
 
 DEFAULT = Serving(  # for archives built outside a run, where no configs/default.yaml need be; a test holds them equal
@@ -68,7 +69,7 @@ def _frontend(serving: Serving) -> dict[str, Any]:
         "startupTimeout": serving.startup_timeout_s,
         "maxRetryTimeoutInSec": 60,
         "jobQueueSize": serving.job_queue_size,
-        "clientTimeoutInMills": 0,
+        "clientTimeoutInMills": serving.client_timeout_ms,
         "useJobTicket": False,
         "deviceType": serving.device,
     }
@@ -90,4 +91,5 @@ def from_yaml(text: str) -> Serving:
         startup_timeout_s=values["startupTimeout"],
         job_queue_size=values["jobQueueSize"],
         device=values["deviceType"],
+        client_timeout_ms=values["clientTimeoutInMills"],
     )

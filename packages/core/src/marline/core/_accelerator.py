@@ -10,13 +10,17 @@ from marline.core._layers import service_curves
 
 
 class Accelerator(Section):
-    """One accelerator; of an emulated one `points` are [batch, milliseconds per batch], `jitter` [batch, p99 / mean]."""
+    """One accelerator; of an emulated one `points` are [batch, milliseconds per batch], `jitter` [batch, p99 / mean].
+
+    `stalls` is for invented ones: the share of batches that take so many times as long.
+    """
 
     kind: Literal["cpu", "cuda", "emulated"]
     name: str
     time_scale: float
     points: tuple[tuple[float, float], ...] = ()
     jitter: tuple[tuple[float, float], ...] = ()
+    stalls: tuple[float, float] | None = None
 
     @property
     def device(self) -> str:
@@ -36,4 +40,7 @@ def accelerator_of(config: Config, root: Path) -> Accelerator:
         return Accelerator(kind="cpu", name=machine()["processor"], time_scale=1.0)
     curve = service_curves(root)[name]
     jitter = tuple((one["batch"], one["p99_over_mean"]) for one in curve.get("jitter", ()) if "p99_over_mean" in one)
-    return Accelerator(kind="emulated", name=name, time_scale=config.time_scale, points=curve["points"], jitter=jitter)
+    stalls = (curve["stalls"]["share"], curve["stalls"]["times"]) if "stalls" in curve else None
+    return Accelerator(
+        kind="emulated", name=name, time_scale=config.time_scale, points=curve["points"], jitter=jitter, stalls=stalls
+    )

@@ -293,36 +293,118 @@ class DeployConfig(Section):
 class LoadtestConfig(Section):
     """How load is sent."""
 
-    arrivals: Literal["poisson", "constant"] = Field(description="how open-loop requests arrive", examples=["poisson"])
+    arrivals: Literal["poisson", "constant", "bursty", "replay"] = Field(
+        description="how open-loop requests arrive; replay plays loadtest.replay", examples=["poisson"]
+    )
+    replay: str | None = Field(
+        description="a file with a timestamp on each line, seconds or ISO 8601, for loadtest.arrivals=replay",
+        examples=["null"],
+    )
     seed: int = Field(ge=0, description="seeds the arrival schedule", examples=[0])
     seconds: float = Field(gt=0, description="length of a load test started by hand", examples=[30])
-    rps: float = Field(gt=0, description="requests per second of a load test started by hand", examples=[20])
+    rps: Annotated[float, Field(gt=0)] | Literal["auto"] = Field(
+        description="requests per second of a load test started by hand; auto is 20, or a recording's own", examples=[20]
+    )
+    shape: Literal["steady", "step", "sweep", "soak", "spike"] = Field(
+        description="rates over time of a load test started by hand: loadtest.rps throughout, in four steps up to it, up to it "
+        "and down again, throughout and judged in ten parts, or three times it for a fifth of the time",
+        examples=["steady"],
+    )
+    users: int = Field(
+        ge=0, le=10_000, description="users who each wait for their answer, in place of a rate; 0 for a rate", examples=[0]
+    )
     timeout_s: float = Field(gt=0, description="a request without answer for longer counts as lost", examples=[10])
     warmup_s: float = Field(ge=0, description="seconds at the start of a trial that are not judged", examples=[2])
+    processes: int = Field(ge=1, le=64, description="processes that send a load test started by hand", examples=[1])
+    expect_workers: int = Field(
+        ge=0, le=1000, description="locust workers that join from other machines, in place of own processes", examples=[0]
+    )
     web: bool = Field(description="true opens locust's web page for a load test started by hand", examples=["true"])
+
+    @field_validator("replay")
+    @classmethod
+    def _replay_is_a_file(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if (value is not None) != (info.data.get("arrivals") == "replay"):
+            raise ValueError("loadtest.arrivals=replay and loadtest.replay=FILE go together")
+        if value is not None and not located(value).is_file():
+            raise ValueError("there is no such file")
+        return value
+
+    @field_validator("shape")
+    @classmethod
+    def _a_recording_has_its_shape(cls, value: str, info: ValidationInfo) -> str:
+        if value != "steady" and info.data.get("arrivals") == "replay":
+            raise ValueError("a recording that is replayed has a shape of its own")
+        return value
+
+    @field_validator("users")
+    @classmethod
+    def _users_follow_no_schedule(cls, value: int, info: ValidationInfo) -> int:
+        if value and (info.data.get("shape") != "steady" or info.data.get("arrivals") == "replay"):
+            raise ValueError("users send when they were answered, so loadtest.shape and loadtest.replay cannot be followed")
+        return value
+
+    @field_validator("expect_workers")
+    @classmethod
+    def _own_processes_or_others(cls, value: int, info: ValidationInfo) -> int:
+        if value and info.data.get("processes", 1) > 1:
+            raise ValueError("workers from elsewhere take the place of loadtest.processes")
+        return value
 
 
 class TuneConfig(Section):
     """What is searched, for how long, and what counts as good."""
 
-    strategy: Literal["grid"] = Field(description="grid tries every configuration for real", examples=["grid"])
+    strategy: Literal["predict", "grid", "optuna"] = Field(
+        description="predict: a twin of the server, then few load tests; grid: every configuration; optuna: a black box",
+        examples=["grid"],
+    )
+    at_rps: float | None = Field(
+        gt=0, description="requests per second for which tune.objective latency and cost choose", examples=[100]
+    )
+    objective: Literal["rate", "latency", "cost"] = Field(
+        description="the highest rate within the SLO, or at tune.at_rps the lowest latency, or the fewest workers",
+        examples=["rate"],
+    )
     slo_ms: Annotated[float, Field(gt=0)] | Literal["auto"] = Field(
         description="the latency objective in milliseconds, or auto", examples=[200]
     )
     percentile: float = Field(ge=50, lt=100, description="the percentile the objective is about", examples=[99])
     confidence: float = Field(gt=0.5, lt=1, description="how sure a verdict must be", examples=[0.95])
+    max_error_rate: float = Field(ge=0, le=1, description="share of requests that may have no 200", examples=[0.001])
+    max_memory_mb: float | None = Field(gt=0, description="memory that one worker may take, in MB", examples=[2000])
+    gpu_share: float = Field(gt=0, le=1, description="share of each GPU's memory that may be taken", examples=[0.8])
     batch_sizes: tuple[Annotated[int, Field(ge=2, le=1024)], ...] = Field(
         min_length=1, description="batch sizes to try beside TorchServe's default of 1", examples=["[2,4,8]"]
     )
     max_batch_delays_ms: tuple[Annotated[int, Field(ge=1, le=60000)], ...] = Field(
         min_length=1, description="delays to try; 0 would cap a batch at 2 and is refused", examples=["[2,10]"]
     )
-    workers: int = Field(ge=1, le=64, description="workers in every trial", examples=[1])
+    workers: tuple[Annotated[int, Field(ge=1, le=64)], ...] = Field(
+        min_length=1, description="numbers of workers to try; the default is measured with the fewest", examples=["[1,2]"]
+    )
     trial_s: float = Field(gt=0, description="seconds of load in one trial", examples=[10])
-    steps: int = Field(ge=1, le=12, description="trials per configuration while looking for its highest rate", examples=[3])
-    budget_s: float = Field(gt=0, description="seconds after which no configuration gets a second trial", examples=[300])
+    steps: int = Field(
+        ge=1,
+        le=12,
+        description="trials that look for rates: of each configuration in a grid, of all in predict",
+        examples=[3],
+    )
+    budget_s: float = Field(gt=0, description="seconds of trials after which only confirmations follow", examples=[300])
     confirm_s: float = Field(gt=0, description="seconds of load that confirm the winner and the default", examples=[40])
     curve_repeats: int = Field(ge=3, description="batches measured per size of the service curve", examples=[30])
+
+    @field_validator("workers", mode="before")
+    @classmethod
+    def _one_number_is_a_list(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, int) else value
+
+    @field_validator("objective")
+    @classmethod
+    def _rate_where_one_is_needed(cls, value: str, info: ValidationInfo) -> str:
+        if value != "rate" and info.data.get("at_rps") is None:
+            raise ValueError("tune.at_rps=REQUESTS_PER_SECOND is missing, the rate it chooses for")
+        return value
 
 
 class ReportConfig(Section):

@@ -4,10 +4,8 @@ import hashlib
 import math
 import re
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from marline.archive import Serving, from_yaml, read_mar
 from marline.core import Config, Manifest
@@ -53,8 +51,7 @@ class Plan:
 def plan_of(config: Config, tuned: Manifest, run: str) -> Plan:
     """Derive a plan from a finished tune stage."""
     facts, contents = tuned.facts, read_mar(archive_of(tuned))
-    told, slo_ms, name = from_yaml(contents.config), facts["slo"]["ms"], dns_label(config.model)
-    serving = replace(told, job_queue_size=queue_of(facts["chosen"], slo_ms))
+    serving, slo_ms, name = from_yaml(contents.config), facts["slo"]["ms"], dns_label(config.model)
     return Plan(
         model=config.model,
         name=name,
@@ -68,19 +65,9 @@ def plan_of(config: Config, tuned: Manifest, run: str) -> Plan:
         gpu=facts["accelerator"]["kind"] == "cuda",
         replicas=config.deploy.replicas,
         canary_replicas=canaries(config.deploy.replicas, config.deploy.canary_percent),
-        drain_s=math.ceil(2 * slo_ms / 1000),  # waiting is bounded by the objective, the batch itself is below it
+        drain_s=math.ceil(3 * slo_ms / 1000),  # what waits is bounded by the objective and a half, the batch itself is below it
         max_request_mb=config.deploy.max_request_mb,
     )
-
-
-def queue_of(chosen: Mapping[str, Any], slo_ms: float) -> int:
-    """Requests that may wait: at the measured rate, the last of them is still answered within the objective.
-
-    A batch for each worker at least, else batches could not fill; TorchServe answers 503 to what comes on top.
-    """
-    busy = int(chosen["batch_size"] * chosen["workers"])
-    in_time = math.floor(float(chosen["rps"]) * slo_ms / 1000)
-    return max(busy, in_time - busy)
 
 
 def memory_of(workers: int, archive_bytes: int) -> int:

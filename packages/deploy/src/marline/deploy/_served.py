@@ -73,6 +73,8 @@ class Served:
                 "pid": os.getpid(),
                 "payloads": [str(sample.resolve()) for sample in self.samples],
                 "slo_ms": self.tuned.facts["slo"]["ms"],
+                "batch_size": self.tuned.facts["chosen"]["batch_size"],
+                "workers": self.tuned.facts["chosen"]["workers"],
                 "run": self.tuned.run,
                 "archive_sha256": self.tuned.facts["tuned"]["sha256"],
                 "version": self.version,

@@ -236,7 +236,7 @@ def _told_workers(folder: Path, accelerator: Accelerator | None, threads: int | 
     if accelerator is not None and accelerator.kind == "emulated":
         file = folder / "emulation.json"
         device = str(folder / "emulated.device")
-        curve = {"points": accelerator.points, "jitter": accelerator.jitter}
+        curve = {"points": accelerator.points, "jitter": accelerator.jitter, "stalls": accelerator.stalls}
         write_json(file, {**curve, "time_scale": accelerator.time_scale, "device": device})
         told["MARLINE_EMULATION"] = str(file)
     return told

@@ -13,7 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-EMULATION = "MARLINE_EMULATION"  # a JSON file: points [[batch, ms], ...], jitter [[batch, p99 / mean], ...], time_scale, device
+# a JSON file: points [[batch, ms], ...], jitter [[batch, p99 / mean], ...], stalls [share, times], time_scale, device
+EMULATION = "MARLINE_EMULATION"
 P99 = 2.3263  # standard deviations from the mean to the 99th percentile of a normal distribution
 
 
@@ -23,6 +24,7 @@ class EmulatedDevice:
     def __init__(self, settings: Mapping[str, Any]) -> None:
         self.points = [(float(batch), float(ms)) for batch, ms in settings["points"]]
         self.jitter = [(float(batch), float(ratio)) for batch, ratio in settings.get("jitter", ())]
+        self.stalls = settings.get("stalls") or (0.0, 1.0)
         self.scale = float(settings["time_scale"])
         self.device = Path(settings["device"]).open("a")  # noqa: SIM115 - held for the worker's life: it is the lock
 
@@ -36,7 +38,7 @@ class EmulatedDevice:
         """Hold the device for t(size)."""
         fcntl.flock(self.device, fcntl.LOCK_EX)
         try:
-            time.sleep(self.service_ms(size) * self.chance(size) * self.scale / 1e3)
+            time.sleep(self.service_ms(size) * self.chance(size) * self.stall() * self.scale / 1e3)
         finally:
             fcntl.flock(self.device, fcntl.LOCK_UN)
 
@@ -51,6 +53,11 @@ class EmulatedDevice:
         told = math.log(max(1.0, ratio))
         deviation = P99 - math.sqrt(max(0.0, P99**2 - 2 * told))
         return random.lognormvariate(-(deviation**2) / 2, deviation)
+
+    def stall(self) -> float:
+        """A factor: how many times as long a batch that stalls takes, and 1 for all others."""
+        share, times = self.stalls
+        return float(times) if share and random.random() < share else 1.0
 
     def service_ms(self, size: int) -> float:
         """t(size) between the two published points around it; proportional beyond the last."""

@@ -6,9 +6,26 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from marline.core import Config, MarlineError, RequestError, project_root, read_config, read_state
-from marline.loadtest import Load, Measurement, Target, browse, invalid_reason, measure, measuring, percentile
+from marline.core import (
+    Config,
+    LoadtestConfig,
+    MarlineError,
+    RequestError,
+    file_sha256,
+    located,
+    project_root,
+    read_config,
+    read_state,
+    write_json,
+)
+from marline.loadtest import Load, Target, browse, measure, measuring
+from marline.loadtest._load import too_few_users
 from marline.loadtest._lock import LOCK
+from marline.loadtest._measurement import read_phases
+from marline.loadtest._replay import own_rate
+from marline.loadtest._summary import described, lines, summary, valid
+
+AUTO_RPS = 20.0
 
 
 def main(words: Sequence[str], lock: Path = LOCK) -> int:
@@ -29,6 +46,23 @@ def main(words: Sequence[str], lock: Path = LOCK) -> int:
         return 1
 
 
+def requested(told: LoadtestConfig) -> Load:
+    """The load that is configured; without a rate it is the recording's own, or 20 requests per second."""
+    replay = located(told.replay) if told.replay is not None else None
+    auto = own_rate(replay) if replay is not None else AUTO_RPS
+    return Load(
+        rps=auto if told.rps == "auto" else told.rps,
+        seconds=told.seconds,
+        warmup_s=told.warmup_s,
+        arrivals=told.arrivals,
+        seed=told.seed,
+        timeout_s=told.timeout_s,
+        shape=told.shape,
+        replay=replay,
+        users=told.users,
+    )
+
+
 def _load(config: Config, state: dict[str, Any], out: Path) -> int:
     told = config.loadtest
     target = Target(url=state["predictions_url"], token=state["token"], token_file=Path(state["token_file"]))
@@ -36,45 +70,22 @@ def _load(config: Config, state: dict[str, Any], out: Path) -> int:
     if told.web:
         browse(target, payloads, told.timeout_s, out)
         return 0
-    load = Load(
-        rps=told.rps,
-        seconds=told.seconds,
-        warmup_s=told.warmup_s,
-        arrivals=told.arrivals,
-        seed=told.seed,
-        timeout_s=told.timeout_s,
-    )
-    print(f"sending {load.rps:g} requests/s ({load.arrivals}) to {target.url} for {load.warmup_s:g} + {load.seconds:g} s")
-    measurement = measure(target, payloads, load, out, html=True)
-    reason = invalid_reason(measurement, load, state["slo_ms"])
-    _show(measurement, state["slo_ms"], reason)
-    print(f"raw samples: {out / 'samples.json'}\nlocust's report: {out / 'locust.html'}")
-    return 0 if reason is None else 1
-
-
-def _show(measurement: Measurement, slo_ms: float | None, reason: str | None) -> None:
-    count, lost = measurement.status.size, sum(measurement.errors.values())
-    rows = [
-        ("offered", f"{measurement.offered_rps:.1f} requests/s, {count} requests in {measurement.seconds:g} s"),
-        ("answered 200", f"{count - lost} ({(count - lost) / count:.1%})"),
-        *[(error, str(times)) for error, times in measurement.errors.items()],
-        ("latency from due", _percentiles(measurement.latencies_ms, count)),
-        ("latency from sent", _percentiles(measurement.service_ms, count)),
-        ("sender", f"lag p99 {percentile(measurement.lag_ms, 99):.2f} ms, {measurement.generator_cpu:.0%} of a core"),
-        ("in flight", f"{measurement.mean_in_flight:.2f} on average"),
-        ("valid", "yes" if reason is None else f"NO: {reason}"),
-    ]
-    if slo_ms is not None:
-        within = float((measurement.latencies_ms <= slo_ms).mean())
-        rows.insert(-1, (f"within {slo_ms:g} ms", f"{within:.2%} of the requests"))
-    width = max(len(name) for name, _ in rows)
-    for name, text in rows:
-        print(f"  {name:<{width}}  {text}")
-
-
-def _percentiles(latencies_ms: Any, count: int) -> str:
-    figures = ", ".join(f"p{p} {percentile(latencies_ms, p):.1f}" for p in (50, 95, 99))
-    return f"{figures} ms over {count} samples"
+    load = requested(told)
+    print(f"sending {described(load)} to {target.url} for {load.warmup_s:g} + {load.seconds:g} s", flush=True)
+    few = too_few_users(load.users, state.get("batch_size"), state.get("workers"))
+    if few is not None:
+        print(f"WARNING: {few}", flush=True)
+    measured = measure(target, payloads, load, out, html=True, processes=told.processes, expect_workers=told.expect_workers)
+    samples = out / "samples.json"
+    slo = {"ms": state["slo_ms"], "percentile": config.tune.percentile, "confidence": config.tune.confidence}
+    found = summary(load, measured, read_phases(samples, load), slo)
+    kept = {"file": samples.name, "sha256": file_sha256(samples)}
+    served = {name: state.get(name) for name in ("model", "run", "version", "archive_sha256", "batch_size", "workers")}
+    write_json(out / "summary.json", found | {"url": target.url, "served": served, "samples": kept, "warning": few})
+    print("\n".join(lines(found)))
+    print(f"raw samples: {samples}\n  sha256 {kept['sha256']}")
+    print(f"figures: {out / 'summary.json'}\nlocust's report: {out / 'locust.html'}")
+    return 0 if valid(found) else 1
 
 
 if __name__ == "__main__":

@@ -18,17 +18,20 @@ GRACE_S = 5.0
 
 
 @contextmanager
-def locust(file: str, words: Sequence[str], plan: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Run `loadtests/<file>` on a plan, its output in locust.log beside that; on leaving, the process is gone."""
-    out = plan.parent.resolve()
+def locust(
+    file: str, words: Sequence[str], out: Path, plan: Path | None, log: str = "locust.log"
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run `loadtests/<file>` in `out`, on a plan unless it is a worker, what it says in `log`; it is gone on leaving."""
+    out = out.resolve()
     # With its own folder as home and working folder locust finds no configuration file of somebody else's.
     environment = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
-    environment |= {"HOME": str(out), "MARLINE_PLAN": str(plan.resolve()), "OTEL_SDK_DISABLED": "true"}
+    environment |= {"HOME": str(out), "OTEL_SDK_DISABLED": "true"}
+    environment |= {"MARLINE_PLAN": str(plan.resolve())} if plan is not None else {}
     command = [sys.executable, "-m", "locust", "-f", str(project_root() / "loadtests" / file), *words]
     launched = [sys.executable, "-I", "-S", str(_child.__file__), str(os.getpid()), *command]
-    with (out / "locust.log").open("wb") as log:
+    with (out / log).open("wb") as stream:
         process = subprocess.Popen(
-            launched, env=environment, cwd=out, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            launched, env=environment, cwd=out, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream, start_new_session=True
         )
     try:
         yield process

@@ -1,5 +1,6 @@
 """Raw samples of one load test: a row per judged request, never thinned, never averaged."""
 
+import hashlib
 import json
 from collections import Counter
 from dataclasses import dataclass, fields
@@ -10,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from marline.core import LoadTestError
-from marline.loadtest._load import Load
+from marline.loadtest._load import Load, Phase, phases
 
 Floats = NDArray[np.float64]
 OK = 200
+SAMPLE_S = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -27,13 +29,16 @@ class Measurement:
     error: NDArray[np.str_]  # "" or a class such as "Timeout" or "HTTP 503 overload"
     payload: NDArray[np.int32]
     size_bytes: NDArray[np.int64]
-    in_flight: Floats  # [samples, 2]: instant, requests in flight then
-    mean_in_flight: float  # as the sender counted, averaged over the judged seconds
+    in_flight: Floats  # [samples, 2]: instant, requests in flight then, over all senders
+    mean_in_flight: float  # as the senders counted, averaged over the judged seconds
     little_in_flight: float  # the same by Little's law, L = throughput x latency, from the rows alone
-    generator_cpu: float  # share of one core the sender used while judged requests were due
+    generator_cpu: float  # share of one core a sender used while judged requests were due; of several the busiest
     offered_rps: float
+    answered_rps: float  # 200s that came within the judged seconds, whenever they were asked for
     seconds: float
     total: int  # rows including those of the warm-up, which are not here
+    senders: int = 1
+    missing: int = 0  # senders that were not there at the end
 
     @property
     def latencies_ms(self) -> Floats:
@@ -55,12 +60,14 @@ class Measurement:
         """How many requests had no 200, by class, the most frequent first."""
         return dict(Counter(str(error) for error in self.error[self.status != OK]).most_common())
 
-    def save(self, file: Path) -> None:
-        """Write everything to one .npz file, which is there whole or not at all."""
+    def save(self, file: Path) -> str:
+        """Write everything to one .npz file, which is there whole or not at all; returns its sha256."""
         partial = file.with_name(f".{file.name}.partial")
         with partial.open("wb") as stream:
             np.savez_compressed(stream, **{field.name: getattr(self, field.name) for field in fields(self)})
+        sha256 = hashlib.sha256(partial.read_bytes()).hexdigest()
         partial.replace(file)
+        return sha256
 
 
 def read_measurement(file: Path) -> Measurement:
@@ -70,32 +77,47 @@ def read_measurement(file: Path) -> Measurement:
 
 
 def read_samples(file: Path, load: Load) -> Measurement:
-    """The judged part of what the sender wrote; LoadTestError where no request fell into it."""
-    samples: dict[str, Any] = json.loads(file.read_text())
-    scheduled, sent, finished = (np.array(samples[name], np.float64) for name in ("scheduled_s", "sent_s", "finished_s"))
-    judged, end_s = scheduled >= load.warmup_s, load.warmup_s + load.seconds
-    if not judged.any():
+    """The judged part of what the senders wrote; LoadTestError where no request fell into it."""
+    judged = _cut(json.loads(file.read_text()), load.warmup_s, load.end_s)
+    if not judged.scheduled_s.size:
         raise LoadTestError(
             f"no request was due in {load.seconds:g} s at {load.rps:g} requests/s; raise loadtest.seconds or loadtest.rps"
         )
-    instants, counted, request_s, cpu_s = np.array(samples["samples"], np.float64).T
-    within = (instants >= load.warmup_s) & (instants <= end_s)
-    held_s = np.minimum(finished, end_s) - np.maximum(scheduled, load.warmup_s)  # of the judged seconds, by each request
+    return judged
+
+
+def read_phases(file: Path, load: Load) -> list[tuple[Phase, Measurement]]:
+    """The same, each phase by itself: a request belongs to the phase in which it was due."""
+    samples = json.loads(file.read_text())
+    return [(phase, _cut(samples, phase.begin_s, phase.end_s)) for phase in phases(load)]
+
+
+def _cut(samples: dict[str, Any], begin_s: float, end_s: float) -> Measurement:
+    scheduled, sent, finished = (np.array(samples[name], np.float64) for name in ("scheduled_s", "sent_s", "finished_s"))
+    status, seconds = np.array(samples["status"], np.int16), end_s - begin_s
+    judged = (scheduled >= begin_s) & (scheduled < end_s)
+    held_s = np.minimum(finished, end_s) - np.maximum(scheduled, begin_s)  # of the judged seconds, by each request
+    series = [np.array(one, np.float64).T for one in samples["samples"]]
+    instants = np.arange(begin_s, end_s, SAMPLE_S)
+    counted = sum((np.interp(instants, one[0], one[1]) for one in series), np.zeros(instants.size))
     return Measurement(
         scheduled_s=scheduled[judged],
         sent_s=sent[judged],
         finished_s=finished[judged],
-        status=np.array(samples["status"], np.int16)[judged],
+        status=status[judged],
         error=np.array(samples["error"], np.str_)[judged],
         payload=np.array(samples["payload"], np.int32)[judged],
         size_bytes=np.array(samples["bytes"], np.int64)[judged],
-        in_flight=np.stack([instants, counted], axis=1)[within],
-        mean_in_flight=_growth(instants, request_s, load.warmup_s, end_s) / load.seconds,
-        little_in_flight=float(np.nansum(np.clip(held_s, 0, None))) / load.seconds,
-        generator_cpu=_growth(instants, cpu_s, load.warmup_s, end_s) / load.seconds,
-        offered_rps=int(judged.sum()) / load.seconds,
-        seconds=load.seconds,
+        in_flight=np.stack([instants, counted], axis=1),
+        mean_in_flight=sum(_growth(one[0], one[2], begin_s, end_s) for one in series) / seconds,
+        little_in_flight=float(np.nansum(np.clip(held_s, 0, None))) / seconds,
+        generator_cpu=max((_growth(one[0], one[3], begin_s, end_s) for one in series), default=0.0) / seconds,
+        offered_rps=int(judged.sum()) / seconds,
+        answered_rps=int(((status == OK) & (finished >= begin_s) & (finished < end_s)).sum()) / seconds,
+        seconds=seconds,
         total=scheduled.size,
+        senders=samples["senders"],
+        missing=samples["missing"],
     )
 
 

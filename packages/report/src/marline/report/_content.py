@@ -10,7 +10,10 @@ from marline.report._replicas import plan
 from marline.report._verdict import confidence, gain_words, sentence
 from marline.report._words import marks
 
-TRIED = ("slo", "accelerator", "default", "chosen", "gain", "trials", "curve", "machine", "tuned")
+TRIED = (
+    *("slo", "accelerator", "default", "chosen", "runner_up", "gain", "noise", "strategy", "answer", "trials", "curve"),
+    *("objective", "predictions", "compared", "diagnoses", "values", "machine", "tuned"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +39,7 @@ def content(
         "run": run,
         "weights": loaded.facts["weights"],
         **{key: result[key] for key in TRIED},
+        **{key: result[key] for key in ("gpu",) if key in result},
         "stages": [{"name": time.name, "seconds": time.seconds, "cached": time.cached, "run": time.run} for time in stages],
         "versions": _versions(manifests, by_stage["deploy"].facts["server"]),
         "warnings": [*result["warnings"], *exported.facts["warnings"], *_strangers(manifests)],
@@ -68,6 +72,8 @@ def _measured(loaded: Manifest, tuned: Manifest, result: Mapping[str, Any]) -> d
     trials = result["trials"]
     return {
         "seconds": result["seconds"],
+        "load_tests": result["load_tests"],
+        "load_seconds": result["load_seconds"],
         "longest_trial_s": max((trial["seconds"] for trial in trials), default=0.0),
         "trials": len(trials),
         "invalid_trials": sum(not trial["valid"] for trial in trials),

@@ -2,7 +2,8 @@
 
 from typing import Any, NamedTuple
 
-from marline.report._verdict import is_default
+from marline.report._found import effort_words, others_diagnosed, twin_words
+from marline.report._verdict import is_default, noise_words, objective_words
 from marline.report._words import MET, duration, is_reported, judged_percentile, milliseconds, number, percent, slo_words
 
 Report = dict[str, Any]
@@ -22,8 +23,11 @@ def figures(report: Report) -> list[Figure]:
     chosen, slo, plan = report["chosen"], report["slo"], report["replicas"]
     first = plan["plan"][0]
     count = "–" if first["replicas"] is None else number(first["replicas"])
-    gain = "–" if report["gain"] is None else f"{number(report['gain'])}×"
-    beside = "the default was chosen" if is_default(report) else "same SLO, same workers"
+    by_rate = report["gain"] is not None and report["objective"]["name"] == "rate"
+    gain = f"{number(report['gain'])}×" if by_rate else "–"
+    beside = "the default was chosen" if is_default(report) else f"same SLO; A/A noise {noise_words(report)}"
+    if not by_rate:
+        beside = "no rate to compare with" if report["gain"] is None else f"chosen for {objective_words(report)}"
     target = (
         f"for {number(first['target_rps'])} /s, {percent(plan['headroom'])} headroom" if first["replicas"] else plan["reason"]
     )
@@ -40,7 +44,7 @@ def figures(report: Report) -> list[Figure]:
             "ms" * bool(chosen["rps"]),
             f"SLO {slo_words(slo)}" + f", n = {number(chosen['samples'])}" * bool(chosen["rps"]),
         ),
-        Figure("Gain over the default", gain, "", beside if report["gain"] is not None else "no rate to compare with"),
+        Figure("Gain over the default", gain, "", beside),
         Figure("Replicas", count, "", target),
     ]
 
@@ -62,6 +66,10 @@ def notes(report: Report) -> dict[str, str]:
         ),
         "trials": _trials_note(measured) + ("" if is_reported(report) else " Mean batches were not measured."),
         "curve": _curve_note(report),
+        "effort": effort_words(report),
+        "map": _map_note(report),
+        "twin": twin_words(report),
+        "diagnosed": f"Batches are those that were achieved, of those that were allowed.{others_diagnosed(report)}",
         "parity": _parity_note(parity, report["deployed"]),
     }
 
@@ -107,6 +115,15 @@ def _trials_note(measured: dict[str, Any]) -> str:
     )
 
 
+def _map_note(report: Report) -> str:
+    workers = report["chosen"]["workers"]
+    return (
+        f"Requests/s that the twin predicts within the SLO for each batch size and delay, with {workers} "
+        f"worker{'s' * (workers != 1)}. Framed cells were measured, the heavy frame is the chosen one; hatched ones meet "
+        "the SLO at no rate."
+    )
+
+
 def _curve_note(report: Report) -> str:
     curve = report["curve"]
     best = min(curve, key=lambda point: point["p50_ms"] / point["batch"])
@@ -127,12 +144,8 @@ def _curve_note(report: Report) -> str:
 
 
 def frontend(report: dict[str, Any]) -> str:
-    """The lines of model-config.yaml that hold the chosen configuration."""
-    chosen = report["chosen"]
-    return (
-        f"minWorkers: {chosen['workers']}\nmaxWorkers: {chosen['workers']}\n"
-        f"batchSize: {chosen['batch_size']}\nmaxBatchDelay: {chosen['max_batch_delay_ms']}"
-    )
+    """The lines of model-config.yaml that hold the tuned values."""
+    return "\n".join(f"{key}: {told['now']}" for told in report["values"] for key in told["key"].split(", "))
 
 
 def register(report: dict[str, Any]) -> str:

@@ -44,7 +44,7 @@ def throughput_picture(report: Report, width: float) -> str:
         _draw_slo(axes, report, top)
         _scale(axes, judged_percentile(report).removesuffix("_ms"), top)
         _draw_key(figure, axes, report, columns=2 if width > 6 else 1)
-        return _svg(figure)
+        return svg(figure)
 
 
 def curve_picture(report: Report) -> str:
@@ -66,7 +66,7 @@ def curve_picture(report: Report) -> str:
         axes.set_ylabel("ms per item")
         axes.margins(y=0.12)
         axes.legend(frameon=False, fontsize=8, labelcolor=SOFT, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0))
-        return _svg(figure)
+        return svg(figure)
 
 
 def _draw_configuration(axes: Axes, report: Report, key: Key, top: float) -> None:
@@ -185,7 +185,8 @@ def _keys(report: Report) -> Iterator[Key]:
     yield from dict.fromkeys(_key(trial) for trial in report["trials"])
 
 
-def _svg(figure: Figure) -> str:
+def svg(figure: Figure) -> str:
+    """A figure as the text of an SVG document, without what would differ the next time."""
     stream = io.StringIO()
     figure.savefig(stream, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
     return stream.getvalue()

@@ -7,17 +7,19 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from marline.report import _tables
+from marline.report import _found, _tables
+from marline.report._map import cells
 from marline.report._notes import figures, frontend, notes, register, untested
 from marline.report._words import SIGNS
 
 LOADER = jinja2.PackageLoader("marline.report")
 
 
-def html(report: dict[str, Any], *, wide: str, narrow: str, curve: str) -> str:
-    """One self-contained page; the pictures are SVG documents and become part of it."""
+def html(report: dict[str, Any], *, wide: str, narrow: str, curve: str, pairs: str) -> str:
+    """One self-contained page; the pictures are SVG documents and become part of it, but for `pairs` where that is empty."""
     pages = _environment(autoescape=True)
     pictures = {"wide": _inline(wide), "narrow": _inline(narrow), "curve_picture": _inline(curve)}
+    pictures["map_picture"] = _inline(pairs) if pairs else Markup("")
     return pages.get_template("report.html").render(_words(report) | pictures)
 
 
@@ -34,9 +36,10 @@ def _environment(**options: Any) -> jinja2.Environment:
 def _words(report: dict[str, Any]) -> dict[str, Any]:
     tables = {
         name: getattr(_tables, name)(report) for name in ("beside", "planned", "tried", "served", "proven", "timed", "origin")
-    }
+    } | {name: getattr(_found, name)(report) for name in ("compared", "diagnosed", "valued", "watched")}
     return {
         "report": report,
+        "predicted": bool(cells(report)),
         "sign": SIGNS[report["chosen"]["slo_met"]],
         "met": "met" if report["chosen"]["slo_met"] else "open",
         "notes": notes(report),

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from marline.core import Manifest, ReportConfig, progress, seal, write_json
 from marline.report._content import StageTime, content
+from marline.report._map import map_picture
 from marline.report._pictures import curve_picture, throughput_picture
 from marline.report._render import html, markdown
 from marline.report._words import marks
@@ -14,16 +15,19 @@ from marline.report._words import marks
 def report(
     model: str, config: ReportConfig, manifests: Sequence[Manifest], stages: Sequence[StageTime], run: str, out: Path
 ) -> Manifest:
-    """Write report.json, report.md, report.html and throughput_latency.svg from the manifests of load ... tune."""
+    """Write report.json, report.md, report.html and the pictures from the manifests of load ... tune."""
     started = time.monotonic()
     found = content(model, config, manifests, stages, run)
     write_json(out / "report.json", found)
     progress(0.2, "drawing")
     wide, narrow, curve = throughput_picture(found, 7.6), throughput_picture(found, 4.2), curve_picture(found)
+    pairs = map_picture(found)
     (out / "throughput_latency.svg").write_text(wide)
+    if pairs:
+        (out / "batch_and_delay.svg").write_text(pairs)
     progress(0.8, "writing")
     (out / "report.md").write_text(markdown(found))
-    (out / "report.html").write_text(html(found, wide=wide, narrow=narrow, curve=curve))
+    (out / "report.html").write_text(html(found, wide=wide, narrow=narrow, curve=curve, pairs=pairs))
     facts = {
         "chosen": found["chosen"],
         "gain": found["gain"],

@@ -27,8 +27,9 @@ class Table:
 
 
 def beside(report: Report) -> Table:
-    """The chosen configuration beside TorchServe's default."""
-    pair = (report["default"], report["chosen"])
+    """The chosen configuration beside TorchServe's default, and between them the runner-up where there is one."""
+    second = report["runner_up"]
+    pair = (report["default"], *([] if second is None else [second]), report["chosen"])
     lines = [
         ("batchSize", [str(config["batch_size"]) for config in pair]),
         ("maxBatchDelay", [f"{config['max_batch_delay_ms']} ms" for config in pair]),
@@ -39,7 +40,7 @@ def beside(report: Report) -> Table:
         ("SLO", [_met(config["slo_met"]) for config in pair]),
     ]
     rows = tuple(Row((name, *values)) for name, values in lines)
-    return Table(("", "TorchServe's default", "chosen"), rows)
+    return Table(("", "TorchServe's default", *([] if second is None else ["runner-up (search)"]), "chosen"), rows)
 
 
 def planned(report: Report) -> Table:

@@ -3,7 +3,16 @@
 import math
 from typing import Any
 
-from marline.report._words import RANDOM, accelerator_words, configuration, milliseconds, number, slo_words
+from marline.report._words import (
+    RANDOM,
+    accelerator_words,
+    configuration,
+    judged_percentile,
+    milliseconds,
+    number,
+    percent,
+    slo_words,
+)
 
 
 def sentence(report: dict[str, Any]) -> str:
@@ -62,8 +71,34 @@ def gain_words(report: dict[str, Any]) -> str:
         return f"No gain over {name} can be given: {why} within the SLO."
     if is_default(report):
         return f"{name} is the best of what was tried; gain 1."
+    if report["objective"]["name"] != "rate":
+        key, noise = judged_percentile(report), report["noise"]
+        there = f"its {key.removesuffix('_ms')} there is {number(chosen[key])} ms, that of {name} {number(default[key])} ms"
+        off = "not known" if noise is None else f"a factor of {number(noise['p99'])}"
+        return f"Chosen for {objective_words(report)}: {there} (A/A noise of p99 {off})."
     sure = "" if chosen["slo_met"] and default["slo_met"] else " Only an indication: not both rates are confirmed."
-    return f"{number(gain)}× the rate of {name}, which carries {number(default['rps'])} requests/s within the same SLO.{sure}"
+    times = f"{number(gain)}× the rate of {name}, which carries {number(default['rps'])} requests/s within the same SLO"
+    if report["noise"] is None:
+        return f"No gain is claimed: {times}, and the A/A noise of this machine is not known."
+    if not is_above_noise(report):
+        return f"No gain is claimed: {times}, and that is within the A/A noise of {noise_words(report)}."
+    return f"{times} (A/A noise {noise_words(report)}).{sure}"
+
+
+def objective_words(report: dict[str, Any]) -> str:
+    """`latency at 100 requests/s`, where not the highest rate was looked for."""
+    return f"{report['objective']['name']} at {number(report['objective']['at_rps'])} requests/s"
+
+
+def is_above_noise(report: dict[str, Any]) -> bool:
+    """Whether the gain is larger than the difference between two trials of the same; False where that is not known."""
+    noise = report["noise"]
+    return noise is not None and report["gain"] is not None and report["gain"] > 1 + noise["rps_floor"]
+
+
+def noise_words(report: dict[str, Any]) -> str:
+    """The noise as a share of a rate: no gain below it means anything."""
+    return "not known" if report["noise"] is None else percent(report["noise"]["rps_floor"])
 
 
 def is_default(report: dict[str, Any]) -> bool:
@@ -84,7 +119,7 @@ def summary(report: dict[str, Any]) -> list[tuple[str, str]]:
         ("SLO", f"{slo_words(slo)} ({slo['origin']})"),
         ("default", _line(report["default"])),
         ("chosen", _line(report["chosen"])),
-        ("gain", "–" if report["gain"] is None else f"{number(report['gain'])}×"),
+        ("gain", "–" if report["gain"] is None else f"{number(report['gain'])}× (A/A noise {noise_words(report)})"),
         ("verdict", report["verdict"]["confidence"]),
         ("replicas", ", ".join(counts) or f"none: {plan['reason']}"),
     ]

@@ -1,37 +1,99 @@
-"""Measures the service curve t(b) in the real worker: how long a batch of b takes there, stage by stage.
+"""Measures in the real worker what the twin needs: t(b) stage by stage, and what a batch and a request cost around it.
 
+No load test is sent. The model is loaded for ever larger batches, until memory or the objective ends that:
+
+- a burst of b requests becomes one batch and gives t(b), for b = 1, 2, 4, ...
+- a burst of many batches keeps the worker busy: what passes from the end of one batch to the beginning of the next, in which it
+  only hands over answers and requests, is o_batch + o_request b; several sizes tell the two apart
+- of a request that is alone, what neither its batch nor that explains is HTTP
+
+Batches of 1 come last: Java has compiled what serves a request by then, which at first takes twice as long.
 Of a handler that does not report its batches TorchServe says how long each took, and no stage is known.
 """
 
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
+from statistics import median
 
 import numpy as np
-from numpy.typing import NDArray
 
 from marline.core import StageError, WorkerError, progress
-from marline.deploy import Server, content_type_of
+from marline.deploy import Server
 from marline.tune._batches import Batch, read_batches
+from marline.tune._burst import Bursts, TooLarge
+from marline.tune._service import Point, Service, Stages
 
 FULL_MS = 1000  # for batches that leave as soon as they are full
 GATHER_MS = 50  # longer than a burst takes to arrive; it delays a batch, it is not part of its service time
 WARM_UP = 3
-OUT_OF_MEMORY = 507  # TorchServe's answer to a MemoryError, to any CUDA error, and to a worker that was killed
+AT_ONCE = 3  # sizes that one registration serves: each takes seconds, and a failed one ends the growth
+BACKLOG, BACKLOG_BATCHES, BACKLOG_S = 256, 12, 3.0  # requests that keep a worker busy; batches at least; or seconds
 
 
 @dataclass(frozen=True, slots=True)
-class Point:
-    """Service times of one batch size, in ms; the stages are medians, None where the handler does not report its batches."""
+class _Bench:
+    server: Server
+    archive: Path
+    model: str
+    payloads: Sequence[Path]
+    repeats: int
+    slo_ms: Callable[[float], float] | None
 
-    batch: int
-    samples: int
-    p50_ms: float
-    p95_ms: float
-    pre_ms: float | None = None
-    inference_ms: float | None = None
-    post_ms: float | None = None
+
+@dataclass(slots=True)
+class _Found:
+    """What was measured so far, by batch size: the stages of batches, and a worker's times between two of them."""
+
+    rows_ms: dict[int, list[Stages]] = field(default_factory=dict)
+    gaps_ms: dict[int, float] = field(default_factory=dict)
+    outside_ms: float = 0.0  # what a request that is alone takes beyond its batch
+    reports: bool = True  # whether the handler reports its batches, as far as it is known
+    ended: bool = False  # memory or the objective has no room for larger ones
+
+
+def measure_service(
+    server: Server,
+    archive: Path,
+    model: str,
+    payloads: Sequence[Path],
+    sizes: Sequence[int],
+    repeats: int,
+    *,
+    slo_ms: Callable[[float], float] | None = None,
+    shared: bool = False,
+) -> Service:
+    """The service of one worker, for 1, 2, 4, ... and the largest of `sizes`, as far as memory and the objective allow.
+
+    At least `repeats` batches of each size are kept; `slo_ms` gives the objective for t(1); `shared` says that all workers use
+    one accelerator. TooLarge where memory does not even hold a batch of 1. The model must not be loaded, and is not afterwards.
+    """
+    bench, found = _Bench(server, archive, model, payloads, repeats, slo_ms), _Found()
+    rest = batch_sizes_of(max(1, *sizes))
+    while rest and not found.ended:
+        chunk = rest[: AT_ONCE if found.reports else 1]
+        told = " ".join(map(str, chunk))
+        progress(0.05 + 0.02 * len(found.rows_ms), f"service curve, batches of {told}")
+        _measure(bench, chunk, found)
+        rest = [size for size in rest if size not in found.rows_ms]
+    progress(0.05 + 0.02 * len(found.rows_ms), "service curve, one request at a time")
+    _measure_alone(bench, found)
+    batch_ms, request_ms = _apart(found.gaps_ms)
+    return Service(
+        points=tuple(Point.of(size, rows, reported=found.reports) for size, rows in sorted(found.rows_ms.items())),
+        batch_ms=batch_ms,
+        request_ms=request_ms,
+        http_ms=max(0.0, found.outside_ms - batch_ms - request_ms),
+        shared=shared,
+    )
+
+
+def fitting_curve(
+    server: Server, archive: Path, model: str, payloads: Sequence[Path], sizes: Sequence[int], repeats: int
+) -> list[Point]:
+    """The points of `measure_service`, without an objective."""
+    return list(measure_service(server, archive, model, payloads, sizes, repeats).points)
 
 
 def batch_sizes_of(largest: int) -> list[int]:
@@ -40,86 +102,112 @@ def batch_sizes_of(largest: int) -> list[int]:
     return sizes if sizes[-1] == largest else [*sizes, largest]
 
 
-class TooLarge(StageError):
-    """A batch of this size does not fit into the memory that the worker has."""
-
-
-def fitting_curve(
-    server: Server, archive: Path, model: str, payloads: Sequence[Path], sizes: Sequence[int], repeats: int
-) -> list[Point]:
-    """The service curve up to the largest of `sizes`, or of 1, that the worker's memory holds; TooLarge where not even 1 is."""
-    tried = sorted({1, *sizes})
-    while True:
-        try:
-            return service_curve(server, archive, model, payloads, tried[-1], repeats)
-        except TooLarge:
-            if tried.pop() == 1:
-                raise
-            server.unload(model)
-
-
-def service_curve(
-    server: Server, archive: Path, model: str, payloads: Sequence[Path], largest: int, repeats: int
-) -> list[Point]:
-    """Send bursts of b requests, which the server gathers into batches of b; `repeats` of each size are kept."""
-    _load(server, archive, model, largest, GATHER_MS)
-    bodies = [(file.read_bytes(), content_type_of(file.name)) for file in payloads]
-    points = []
-    sizes = batch_sizes_of(largest)
-    with ThreadPoolExecutor(largest) as senders:
-        _send(server, model, *bodies[0])
-        reports = bool(read_batches(server.batches))
-        for index, size in enumerate(sizes):
-            progress(0.05 + 0.1 * index / len(sizes), f"service curve, batches of {size}")
-            if not reports:  # nobody could tell whether a burst became one batch, so that only whole ones may leave
-                server.unload(model)
-                _load(server, archive, model, size, FULL_MS)
-            before, times_ms = len(read_batches(server.batches)), []
-            for turn in range(repeats + WARM_UP):
-                chosen = [bodies[(turn + item) % len(bodies)] for item in range(size)]
-                list(senders.map(lambda told: _send(server, model, *told), chosen))
-                times_ms += [] if reports else [server.client.batch_ms(model)]
-            batches = [batch for batch in read_batches(server.batches)[before:] if batch.size == size]
-            points.append(_point(size, batches[WARM_UP:], model) if reports else _whole(size, times_ms[WARM_UP:]))
-    server.unload(model)
-    return points
-
-
 def is_reported(curve: Sequence[Point]) -> bool:
     """Whether the handler reports its batches, as the shared one does."""
     return all(point.inference_ms is not None for point in curve)
 
 
-def _load(server: Server, archive: Path, model: str, size: int, delay_ms: int) -> None:
-    """Load with a batch size; our handler tries it while it loads."""
+def _measure(bench: _Bench, sizes: Sequence[int], found: _Found) -> None:
+    """Add what one registration can tell of these sizes; the largest of them that can be loaded is loaded."""
+    while not _load(bench, sizes[-1], GATHER_MS if found.reports else FULL_MS):
+        found.ended, sizes = True, sizes[:-1]
     try:
-        server.load(archive, model, batch_size=size, max_batch_delay_ms=delay_ms, workers=1)
+        with Bursts(bench.server, bench.model, bench.payloads) as bursts:
+            before = len(read_batches(bench.server.batches))
+            bursts.send(sizes[-1])
+            found.reports = len(read_batches(bench.server.batches)) > before
+            if not found.reports and len(sizes) > 1:
+                return  # nobody could tell whether a burst became one batch: each size has a registration of its own
+            for size in sizes:
+                found.rows_ms[size] = [stages for stages, _ in _repeated(bench, bursts, size, found.reports)]
+                found.ended |= bench.slo_ms is not None and _typical_ms(found, size) > bench.slo_ms(_typical_ms(found, 1))
+                if found.ended and size != sizes[-1]:
+                    return
+            if sizes[-1] > 1:
+                found.gaps_ms[sizes[-1]] = _gap_ms(bench, bursts, sizes[-1], found)
+    except TooLarge:
+        if not found.rows_ms:
+            raise
+        found.ended = True
+    finally:
+        bench.server.unload(bench.model)
+
+
+def _measure_alone(bench: _Bench, found: _Found) -> None:
+    """Add what batches of 1 tell of the worker and of HTTP; and more of t(1), which every default is compared with."""
+    _load(bench, 1, GATHER_MS)
+    try:
+        with Bursts(bench.server, bench.model, bench.payloads) as bursts:
+            seen = _repeated(bench, bursts, 1, found.reports)
+            found.outside_ms = median(took_ms - sum(stages) for stages, took_ms in seen)
+            found.rows_ms[1] += [stages for stages, _ in seen]
+            found.gaps_ms[1] = _gap_ms(bench, bursts, 1, found)
+    finally:
+        bench.server.unload(bench.model)
+
+
+def _load(bench: _Bench, size: int, delay_ms: int) -> bool:
+    """Load with a batch size, which our handler tries while it loads; False where memory ends. TooLarge for a size of 1."""
+    try:
+        bench.server.load(bench.archive, bench.model, batch_size=size, max_batch_delay_ms=delay_ms, workers=1)
     except WorkerError as error:
-        if "MemoryError" in str(error) or "OutOfMemory" in str(error):
-            raise TooLarge(f"{model} cannot be loaded with batches of {size}: {error}") from None
-        raise
+        if "MemoryError" not in str(error) and "OutOfMemory" not in str(error):
+            raise
+        if size == 1:
+            raise TooLarge(f"{bench.model} cannot be loaded with batches of 1: {error}") from None
+        return False
+    return True
 
 
-def _send(server: Server, model: str, body: bytes, content_type: str) -> None:
-    reply = server.client.predict(model, body, content_type)
-    if reply.status == OUT_OF_MEMORY:
-        raise TooLarge(f"{model} answers {reply.status} while its service curve is measured: {reply.body[:300]!r}")
-    if reply.status != 200:
-        raise StageError(f"{model} answers {reply.status} while its service curve is measured: {reply.body[:300]!r}")
+def _repeated(bench: _Bench, bursts: Bursts, size: int, reports: bool) -> list[tuple[Stages, float]]:
+    """The stages of each burst that became one batch, and how long its last answer took, in ms; without the first few."""
+    seen: list[tuple[Stages, float]] = []
+    for _ in range(bench.repeats + WARM_UP):
+        before = len(read_batches(bench.server.batches)) if reports else 0
+        took_ms = max(bursts.send(size))
+        if not reports:
+            seen.append(((0.0, bench.server.client.batch_ms(bench.model), 0.0), took_ms))
+            continue
+        batches = read_batches(bench.server.batches)[before:]
+        seen += [(_stages(batch), took_ms) for batch in batches if batch.size == size and len(batches) == 1]
+    if len(seen) < WARM_UP + 2:
+        told = f"bursts of {size} requests to {bench.model} did not arrive as batches of {size}"
+        raise StageError(f"{told}; is the machine very busy?")
+    return seen[WARM_UP:]
 
 
-def _point(size: int, batches: Sequence[Batch], model: str) -> Point:
-    if len(batches) < 2:
-        raise StageError(f"bursts of {size} requests to {model} did not arrive as batches of {size}; is the machine very busy?")
-    totals = np.array([batch.total_ms for batch in batches])
-    stages = np.median([(batch.pre_ms, batch.inference_ms, batch.post_ms) for batch in batches], axis=0)
-    return Point(size, len(batches), *_percentiles(totals), *(round(float(part), 3) for part in stages))
+def _gap_ms(bench: _Bench, bursts: Bursts, size: int, found: _Found) -> float:
+    """A busy worker's time between two full batches, on average; its batches are samples of t(b) as well."""
+    typical_ms = _typical_ms(found, size)
+    many = max(BACKLOG_BATCHES, min(BACKLOG // size, round(BACKLOG_S * 1e3 / typical_ms)))
+    before = len(read_batches(bench.server.batches))
+    took_ms = max(bursts.send(many * size))
+    if not found.reports:
+        return max(0.0, (took_ms - max(bursts.send(size))) / (many - 1) - typical_ms)
+    batches = read_batches(bench.server.batches)[before + 1 :]  # the first may have left before the others were there
+    full = [(one, other) for one, other in pairwise(batches) if other.size == size]
+    if not full:
+        raise StageError(
+            f"{many * size} requests to {bench.model} at once made no full batch of {size}; is the machine very busy?"
+        )
+    found.rows_ms[size] += [_stages(batch) for _, batch in full]
+    return float(np.median([max(0.0, (other.ended_s - one.ended_s) * 1e3 - other.total_ms) for one, other in full]))
 
 
-def _whole(size: int, times_ms: Sequence[float]) -> Point:
-    return Point(size, len(times_ms), *_percentiles(times_ms))
+def _typical_ms(found: _Found, size: int) -> float:
+    return median(sum(stages) for stages in found.rows_ms[size])
 
 
-def _percentiles(times_ms: Sequence[float] | NDArray[np.float64]) -> tuple[float, float]:
-    p50, p95 = np.percentile(times_ms, [50, 95], method="inverted_cdf")
-    return round(float(p50), 3), round(float(p95), 3)
+def _stages(batch: Batch) -> Stages:
+    return batch.pre_ms, batch.inference_ms, batch.post_ms
+
+
+def _apart(gaps_ms: dict[int, float]) -> tuple[float, float]:
+    """What a batch and what a request adds to the gap, neither below 0; by least squares of the relative misses."""
+    sizes, gaps = np.array([*gaps_ms], np.float64), np.maximum(1e-3, [*gaps_ms.values()])
+    if len(gaps_ms) < 2:
+        return float(gaps.mean()) if len(gaps_ms) else 0.0, 0.0
+    (batch_ms, request_ms), *_ = np.linalg.lstsq(np.stack([1 / gaps, sizes / gaps], axis=1), np.ones(len(gaps)), rcond=None)
+    if request_ms < 0:
+        return float(gaps.mean()), 0.0
+    return (float(batch_ms), float(request_ms)) if batch_ms > 0 else (0.0, float(np.mean(gaps / sizes)))

@@ -1,18 +1,19 @@
-"""Runs trials one after another on one server, and keeps them all."""
+"""Runs trials one after another on one server, and keeps them all; what an interrupted run has measured is taken from it."""
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from marline.core import progress
 from marline.deploy import Server
-from marline.loadtest import wait_until_quiet
+from marline.loadtest import Load, samples_needed, wait_until_quiet
+from marline.tune._journal import Journal, Raw
 from marline.tune._setting import Setting
-from marline.tune._trial import Bench, Trial, run_trial
+from marline.tune._trial import Bench, Trial, judge, load_of, run_trial
 
-AGAIN, SURE = 8, 3  # trials in which a confirmation may look for a rate that holds, and those it gets whatever the time
-STEP_DOWN = 0.75
-CONFIRM_AT = 0.85  # of the rate the search found: at the edge itself one hiccup of the machine queues for seconds
+AGAIN, SURE = 4, 3  # trials in which a confirmation may look for a rate that holds, and those it gets whatever the time
+STEP_DOWN, NARROW = 0.85, 0.93  # after a trial that missed the objective, and after one that left it undecided
 CONFIRM_SHARE = 1.5  # of the budget: when confirmations beyond those end
 DEFAULT_SHARE = 2.0  # and the search for the default, which must have its chance: a gain is over its best rate
 
@@ -33,14 +34,20 @@ class Runner:
     """Knows which archive is loaded how, so that a model is registered anew only when its setting changes."""
 
     bench: Bench
+    journal: Journal
     expected: int
     trials: list[Trial] = field(default_factory=list)
+    raw: list[Raw] = field(default_factory=list)  # of each trial, in the same order
     loaded: tuple[Path, Setting] | None = None
-    began_s: float = field(default_factory=time.monotonic)
+
+    @property
+    def spent_s(self) -> float:
+        """What all trials took, those of an interrupted run too: it decides the same again when they are gone through again."""
+        return sum(trial.took_s for trial in self.trials)
 
     def in_time(self, share: float = 1.0) -> bool:
         """Whether the search may still refine; every setting has its one trial and its confirmation all the same."""
-        return time.monotonic() - self.began_s < share * self.bench.tune.budget_s
+        return self.spent_s < share * self.bench.tune.budget_s
 
     def load(self, archive: Path, setting: Setting) -> None:
         """Make the server serve `archive` with `setting`."""
@@ -55,26 +62,76 @@ class Runner:
         """One trial of one setting at one rate."""
         number = len(self.trials) + 1
         share = min(0.15 + 0.85 * (number - 1) / self.expected, 0.99)
-        told = f"batch_size={setting.batch_size} max_batch_delay_ms={setting.max_batch_delay_ms}, {rps:.1f} req/s"
-        progress(share, f"{purpose} {number}: {told}")
-        self.load(archive, setting)
-        trial = run_trial(self.bench, setting, rps, number, purpose)
+        progress(share, f"{purpose} {number}: {told(setting)}, {rps:.1f} req/s")
+        load = load_of(self.bench, rps, purpose, number)
+        asked = {"number": number, "setting": asdict(setting), "load": _told(load), "purpose": purpose}
+        raw = self.journal.find(asked)
+        if raw is None:
+            raw = self._measure(archive, setting, load, number)
+            self.journal.keep(asked, raw)
+        trial = judge(self.bench, setting, load, purpose, raw, number, self.journal.run)
         self.trials.append(trial)
-        if not trial.valid:  # it will be repeated, perhaps after something else that took the machine has ended
-            wait_until_quiet()
+        self.raw.append(raw)
         return trial
 
-    def confirm(self, archive: Path, setting: Setting, rps: float, to_beat_rps: float = 0.0) -> Trial | None:
-        """A longer trial just below `rps`, or at 3/4 of that and so on, while above `to_beat_rps`; None where no rate held."""
-        rps *= CONFIRM_AT
-        repeated = False
+    def confirm(
+        self, archive: Path, setting: Setting, rps: float, to_beat_rps: float = 0.0, *, at_rps: float | None = None
+    ) -> Trial | None:
+        """A longer trial at `rps`, and at less where that does not hold, while above `to_beat_rps`; None where no rate held.
+
+        With `at_rps` that is the one rate that counts.
+        """
+        rate, again = at_rps or rps, False
         for turn in range(AGAIN):
-            if rps <= to_beat_rps or (turn >= SURE and not self.in_time(CONFIRM_SHARE)):
+            if rate <= to_beat_rps or (turn >= SURE and not self.in_time(CONFIRM_SHARE)):
                 break
-            trial = self.run(archive, setting, rps, "confirm")
-            if trial.within(self.bench.slo_ms):
+            trial = self.run(archive, setting, rate, "confirm")
+            if self.holds(trial):
                 return trial
-            if trial.valid or repeated:  # a trial that stays invalid may be so because this rate is too much
-                rps *= STEP_DOWN
-            repeated = not trial.valid
+            if trial.valid or again:  # a trial that stays invalid may be so because this rate is too much
+                if at_rps is not None:
+                    break
+                rate *= NARROW if trial.within(self.bench.slo_ms) else STEP_DOWN
+            again = not trial.valid
         return None
+
+    def holds(self, trial: Trial) -> bool:
+        """Whether a rate may be promised: the binomial rule accepts it, or too few samples to ask that kept the objective."""
+        few = trial.samples < decisive(self.bench.tune.percentile, self.bench.tune.confidence)
+        return trial.within(self.bench.slo_ms) and (trial.slo_met is True or (few and trial.slo_met is None))
+
+    def interrupted(self) -> list[str]:
+        """The runs that were interrupted and whose trials these are, in words."""
+        runs: dict[str, list[int]] = {}
+        for place, trial in enumerate(self.trials, 1):
+            if trial.run is not None:
+                runs.setdefault(trial.run, []).append(place)
+        return [
+            f"trials {places[0]} to {places[-1]} were measured in run {run}, which was interrupted; fresh=tune measures anew"
+            for run, places in runs.items()
+        ]
+
+    def _measure(self, archive: Path, setting: Setting, load: Load, number: int) -> Raw:
+        began = time.monotonic()
+        self.load(archive, setting)
+        raw = run_trial(self.bench, load, number, self.journal.run)
+        if raw.reason is not None:  # it will be repeated, perhaps after something else that took the machine has ended
+            wait_until_quiet()
+        return replace(raw, took_s=time.monotonic() - began)
+
+
+def told(setting: Setting) -> str:
+    """A setting in TorchServe's words; workers where there are several."""
+    workers = f" workers={setting.workers}" if setting.workers > 1 else ""
+    return f"batch_size={setting.batch_size} max_batch_delay_ms={setting.max_batch_delay_ms}{workers}"
+
+
+def _told(load: Load) -> dict[str, Any]:
+    """A load as JSON."""
+    return {key: str(value) if isinstance(value, Path) else value for key, value in asdict(load).items()}
+
+
+def decisive(percentile: float, confidence: float) -> int:
+    """Requests that prove an objective where half as many miss it as may; with fewer, one hiccup leaves it undecided."""
+    share = (100 - percentile) / 200
+    return next(count for over in range(1000) if (count := samples_needed(percentile, confidence, over)) * share <= over)

@@ -1,4 +1,4 @@
-"""Looks for the configuration with the highest rate within the objective, by trying every one for real.
+"""The strategy `grid`: the configuration with the highest rate within the objective, by trying every one for real.
 
 The service curve says where to begin with each: its capacity is B / (t(B) + overhead), and a queue that must stay short at
 the 99th percentile carries about 0.6 of that. Everything after the first trial follows what was measured.
@@ -6,9 +6,10 @@ the 99th percentile carries about 0.6 of that. Everything after the first trial 
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import product
 
 from marline.core import TuneConfig
-from marline.tune._curve import Point
+from marline.tune._service import Point
 from marline.tune._setting import DEFAULT_BATCH_SIZE, DEFAULT_DELAY_MS, Setting
 from marline.tune._trial import Trial
 
@@ -23,14 +24,15 @@ Try = Callable[[Setting, float], Trial]
 
 
 def default_of(config: TuneConfig) -> Setting:
-    """TorchServe's own values, with the same number of workers as everything it is compared with."""
-    return Setting(DEFAULT_BATCH_SIZE, DEFAULT_DELAY_MS, config.workers)
+    """TorchServe's own values, with the fewest workers that are tried."""
+    return Setting(DEFAULT_BATCH_SIZE, DEFAULT_DELAY_MS, min(config.workers))
 
 
-def grid(config: TuneConfig) -> list[Setting]:
-    """Every pair of batch size and delay that is to be tried beside the default."""
-    pairs = ((size, delay) for size in config.batch_sizes for delay in config.max_batch_delays_ms)
-    return sorted({Setting(size, delay, config.workers) for size, delay in pairs})
+def grid(config: TuneConfig, batch_sizes: Iterable[int]) -> list[Setting]:
+    """Every batch size with every delay and number of workers, the default aside; a batch of 1 waits for nobody."""
+    triples = product({1, *batch_sizes}, config.max_batch_delays_ms, config.workers)
+    settings = {Setting(size, delay if size > 1 else DEFAULT_DELAY_MS, workers) for size, delay, workers in triples}
+    return sorted(settings - {default_of(config)})
 
 
 def capacity_rps(curve: Sequence[Point], setting: Setting) -> float:

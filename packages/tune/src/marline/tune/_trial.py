@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 
-from marline.core import LoadtestConfig, TuneConfig
-from marline.deploy import Server
-from marline.loadtest import Load, Measurement, Target, invalid_reason, measure, percentile, slo_met
+from marline.core import LoadtestConfig, TuneConfig, machine, seen_gpus
+from marline.deploy import Server, Status
+from marline.loadtest import Load, Measurement, Target, invalid_reason, measure, percentile, verdict
 from marline.tune._batches import Batch, read_batches
+from marline.tune._journal import Raw
+from marline.tune._nvml import gpu_use
 from marline.tune._setting import Setting
 
 DRAIN_S, LEAST_TIMEOUT_S = 30.0, 2.0
@@ -22,7 +25,7 @@ class Trial:
     """What one load test showed; latencies count from the scheduled start, lost requests are infinite."""
 
     setting: Setting
-    purpose: str  # search | confirm
+    purpose: str  # noise | search | confirm
     offered_rps: float
     seconds: float
     valid: bool
@@ -40,10 +43,16 @@ class Trial:
     samples_file: str
     error_classes: Mapping[str, int] = field(default_factory=dict)  # how many requests had no 200, by what came in its place
     wasted: int | None = None  # computed for nobody: their clients had given up; None where the handler does not say
+    memory_mb: float | None = None  # of the largest worker after the load
+    limit: str | None = None  # the limit beside latency that it broke, in words
+    too_large: bool = False  # whether that was one of memory, which a lower rate would break too
+    load_s: float = 0.0  # with the warm-up
+    took_s: float = 0.0  # with everything: registering, load, draining
+    run: str | None = None  # the interrupted run that measured it; None: this one
 
     def within(self, slo_ms: float) -> bool:
-        """Whether this trial speaks for its rate: valid, and what was seen is within the objective."""
-        return self.valid and self.at_percentile_ms <= slo_ms
+        """Whether this trial speaks for its rate: valid, and what was seen is within the objective and every limit."""
+        return self.valid and self.at_percentile_ms <= slo_ms and self.limit is None
 
     def as_json(self) -> dict[str, Any]:
         """The report's TRIAL; a percentile beyond the last answer is null."""
@@ -69,6 +78,9 @@ class Trial:
             "service_p99_ms": _finite(self.service_p99_ms),
             "lag_p99_ms": _finite(self.lag_p99_ms),
             "samples_file": self.samples_file,
+            "memory_mb": round(self.memory_mb) if self.memory_mb is not None else None,
+            "limit": self.limit,
+            "run": self.run,
         }
 
 
@@ -87,67 +99,122 @@ class Bench:
     reported: bool = True  # whether the handler reports its batches
 
 
-def run_trial(bench: Bench, setting: Setting, rps: float, number: int, purpose: str) -> Trial:
-    """Send load at `rps` to the model as it is loaded now, judge it, keep the raw samples in `samples/NNN.npz`."""
-    client = bench.server.client
-    load = Load(
+def load_of(bench: Bench, rps: float, purpose: str, number: int) -> Load:
+    """What a trial sends. Each has arrivals of its own, but for the pair that shows the noise: the same load twice.
+
+    That comes first, and is warmed up for longer: of two that began at once, the first had twice the latency, because Java was
+    still compiling what serves a request.
+    """
+    warmup_s = bench.loadtest.warmup_s
+    return Load(
         rps=rps,
         seconds=bench.tune.confirm_s if purpose == "confirm" else bench.tune.trial_s,
-        warmup_s=bench.loadtest.warmup_s,
+        warmup_s=max(warmup_s, bench.tune.trial_s) if purpose == "noise" else warmup_s,
         arrivals=bench.loadtest.arrivals,
-        seed=bench.loadtest.seed + number,
+        replay=Path(bench.loadtest.replay) if bench.loadtest.replay is not None else None,
+        seed=bench.loadtest.seed + (0 if purpose == "noise" else number),
         timeout_s=max(LEAST_TIMEOUT_S, 3 * bench.slo_ms / 1e3),  # the tail must be seen well beyond the objective
     )
+
+
+def run_trial(bench: Bench, load: Load, number: int, run: str) -> Raw:
+    """Send the load to the model as it is served now, and wait until all is done that it left."""
+    client, began = bench.server.client, time.monotonic()
     before = client.describe(bench.model)
-    began = time.monotonic()
     url, token_file = f"{client.inference_url}/predictions/{bench.model}", bench.server.token_file
     target = Target(url=url, token=client.tokens.inference, token_file=token_file)
-    measured = measure(target, bench.payloads, load, bench.logs / f"trial-{number:03d}")
+    with gpu_use(f"trial {number}") as gpu:
+        measured = measure(
+            target,
+            bench.payloads,
+            load,
+            bench.logs / f"trial-{number:03d}",
+            processes=bench.loadtest.processes,
+            expect_workers=bench.loadtest.expect_workers,
+        )
     _drain(bench)
     after = client.describe(bench.model)
-    batches = [batch for batch in read_batches(bench.server.batches) if batch.ended_s >= began]
-    reason = invalid_reason(measured, load, bench.slo_ms) or _server_reason(
+    batches = tuple(batch for batch in read_batches(bench.server.batches) if batch.ended_s >= began)
+    reason = invalid_reason(measured, load, bench.slo_ms, bench.tune.percentile) or _server_reason(
         before, after, measured, batches if bench.reported else None
     )
+    return Raw(
+        measured=measured,
+        batches=batches,
+        reason=reason,
+        memory_mb=_memory_mb(after),
+        gpu_share=_gpu_share(),
+        gpu=gpu,
+        run=run,
+    )
+
+
+def judge(bench: Bench, setting: Setting, load: Load, purpose: str, raw: Raw, number: int, run: str) -> Trial:
+    """The trial that was measured, in this run or in one that was interrupted; its raw rows go to `samples/NNN.npz`."""
     file = bench.out / "samples" / f"{number:03d}.npz"
     file.parent.mkdir(exist_ok=True)
-    measured.save(file)
-    return _trial(bench, setting, purpose, load, measured, batches, reason, file)
-
-
-def _trial(
-    bench: Bench,
-    setting: Setting,
-    purpose: str,
-    load: Load,
-    measured: Measurement,
-    batches: Sequence[Batch],
-    reason: str | None,
-    file: Path,
-) -> Trial:
-    latencies = measured.latencies_ms
-    sizes = [batch.size for batch in batches if batch.size]
+    raw.measured.save(file)
+    measured, latencies = raw.measured, raw.measured.latencies_ms
+    sizes = [batch.size for batch in raw.batches if batch.size]
+    limit, too_large = broken_limit(bench.tune, raw)
+    judged = verdict(latencies, bench.slo_ms, bench.tune.percentile, bench.tune.confidence, load.seconds)
     return Trial(
         setting=setting,
         purpose=purpose,
         offered_rps=measured.offered_rps,  # what the schedule drew, not what was wished for
         seconds=load.seconds,
-        valid=reason is None,
-        invalid_reason=reason,
+        valid=raw.reason is None,
+        invalid_reason=raw.reason,
         p50_ms=percentile(latencies, 50),
         p95_ms=percentile(latencies, 95),
         p99_ms=percentile(latencies, 99),
         at_percentile_ms=percentile(latencies, bench.tune.percentile),
         samples=len(latencies),
         errors=int(np.sum(measured.status != 200)),
-        slo_met=slo_met(latencies, bench.slo_ms, bench.tune.percentile, bench.tune.confidence) if reason is None else None,
+        slo_met=judged.met if raw.reason is None else None,
         mean_batch=float(np.mean(sizes)) if sizes else None,
         service_p99_ms=percentile(measured.service_ms, 99),
         lag_p99_ms=percentile(measured.lag_ms, 99),
         samples_file=str(file.relative_to(bench.out)),
         error_classes=measured.errors,
-        wasted=_wasted(measured, batches) if bench.reported else None,
+        wasted=_wasted(measured, raw.batches) if bench.reported else None,
+        memory_mb=raw.memory_mb,
+        limit=limit,
+        too_large=too_large,
+        load_s=load.warmup_s + load.seconds,
+        took_s=raw.took_s,
+        run=raw.run if raw.run != run else None,
     )
+
+
+def broken_limit(config: TuneConfig, raw: Raw) -> tuple[str | None, bool]:
+    """The first limit beside latency that a trial broke, with its figure, and whether it is one of memory; None for none."""
+    if config.max_memory_mb is not None and raw.memory_mb is not None and raw.memory_mb > config.max_memory_mb:
+        return f"a worker took {raw.memory_mb:.0f} MB (tune.max_memory_mb={config.max_memory_mb:g})", True
+    if raw.gpu_share is not None and raw.gpu_share > config.gpu_share:
+        return f"{raw.gpu_share:.0%} of a GPU's memory were taken (tune.gpu_share={config.gpu_share:g})", True
+    failed = float(np.mean(raw.measured.status != 200))
+    if failed > config.max_error_rate:
+        return f"{failed:.2%} of the requests had no 200 (tune.max_error_rate={config.max_error_rate:g})", False
+    return None, False
+
+
+def _memory_mb(status: Status | None) -> float | None:
+    """The memory of the largest worker; a worker that has just ended has none."""
+    found = []
+    for pid, _ in status.workers if status is not None else ():
+        try:
+            found.append(psutil.Process(pid).memory_info().rss / 2**20)
+        except psutil.NoSuchProcess:
+            continue
+    return max(found, default=None)
+
+
+def _gpu_share() -> float | None:
+    """The largest share of a GPU's memory that is taken; None where there is no GPU."""
+    if not machine()["gpus"]:
+        return None
+    return max((gpu.used_mb / gpu.memory_mb for gpu in seen_gpus()), default=None)
 
 
 def _wasted(measured: Measurement, batches: Sequence[Batch]) -> int:

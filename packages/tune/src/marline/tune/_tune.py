@@ -1,25 +1,48 @@
-"""Stage 6: measure the service curve, try every configuration, put the best into the archive, serve that and confirm it."""
+"""Stage 6: measure the service curve, look for the best configuration, put it into the archive, serve that and confirm it."""
 
 import os
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from marline.archive import from_yaml, read_mar, requirements_of, tuned
-from marline.core import Accelerator, Config, Manifest, StageError, TuneConfig, machine, seal, verify, write_json
+import numpy as np
+
+from marline.archive import from_yaml, read_mar, requirements_of
+from marline.core import (
+    STAGES,
+    Accelerator,
+    Config,
+    Manifest,
+    StageError,
+    TuneConfig,
+    code_sha256,
+    file_sha256,
+    machine,
+    seal,
+    verify,
+    write_json,
+)
 from marline.deploy import Server, prove, serving
 from marline.handler import read_golden
-from marline.loadtest import measuring
-from marline.tune._curve import Point, fitting_curve, is_reported
-from marline.tune._runner import DEFAULT_SHARE, Runner, serve
-from marline.tune._search import FIRST, calibration, capacity_rps, climb, default_of, grid, search
-from marline.tune._setting import Setting
-from marline.tune._trial import Bench, Trial
+from marline.loadtest import arrival_times, measuring
+from marline.tune._answer import answer
+from marline.tune._choose import Chooser
+from marline.tune._curve import is_reported, measure_service
+from marline.tune._journal import Journal
+from marline.tune._nvml import gpu_use
+from marline.tune._predict import Forecaster
+from marline.tune._result import found, watched
+from marline.tune._runner import Runner, serve
+from marline.tune._search import default_of, grid
+from marline.tune._service import Point, Service
+from marline.tune._trial import Bench, load_of
+from marline.tune._values import workers_within
 
 SLO_FACTOR, SLO_FLOOR_MS = 5.0, 50.0
+GAPS_RPS, GAPS_S = 100.0, 400.0  # of the arrivals that rates are predicted with, where they are not Poisson's
+IN_RESULT_ALONE = {"trials", "curve", "predictions", "compared", "diagnoses"}
 NOT_REPORTED = (
     "the handler does not report its batches (MARLINE_BATCH_LOG): the service curve is what TorchServe timed "
     "around it, without stages, and how full batches were in the trials was not measured"
@@ -27,9 +50,10 @@ NOT_REPORTED = (
 
 
 def tune(config: Config, accelerator: Accelerator, inputs: Sequence[Manifest], out: Path) -> Manifest:
-    """Write `result.json`, `samples/` and `tuned/<model>.mar`; every figure in them was measured in this run.
+    """Write `result.json`, `samples/` and `tuned/<model>.mar`; every figure in them was measured.
 
-    `inputs` are the manifests of load, export, archive and deploy. Waits while another run measures on this machine.
+    `inputs` are the manifests of load, export, archive and deploy. Waits while another run measures on this machine. What the
+    same command has measured before it was interrupted is not measured again, unless `fresh` says so.
     """
     started = time.monotonic()
     loaded, exported, archived, deployed = inputs
@@ -39,163 +63,140 @@ def tune(config: Config, accelerator: Accelerator, inputs: Sequence[Manifest], o
     archive, payloads = archived.path(archived.facts["archive"]), sorted(loaded.path("sample").iterdir())
     logs = out.parent / "logs" / "tune"
     with measuring(f"{config.model}, run {out.parent.name}"), _server(config, accelerator, archive, logs) as server:
-        curve = fitting_curve(server, archive, config.model, payloads, config.tune.batch_sizes, config.tune.curve_repeats)
-        slo, told = slo_of(config, curve), within_memory(config.tune, curve)
-        bench = Bench(server, config.model, payloads, told, config.loadtest, slo["ms"], out, logs, is_reported(curve))
-        runner = Runner(bench, expected=2 * told.steps + len(grid(told)) + 4)
-        default, chosen, warnings = _choose(runner, archive, curve, out)
-        file, sha256 = _tuned_archive(archive, chosen[0], out)
+        journal = _journal(config, accelerator, archived.facts["sha256"], payloads, out)
+        service = _service(journal, config, accelerator, server, archive, payloads)
+        slo, (told, left_out) = slo_of(config, service.points[0].p50_ms), _within(config, service, archive)
+        reports = is_reported(service.points)
+        bench = Bench(server, config.model, payloads, told, config.loadtest, slo["ms"], out, logs, reports)
+        runner = Runner(bench, journal, expected=told.steps + 4)
+        chooser = Chooser(runner, archive, _forecast(bench, service))
+        choice = chooser.choose()
+        tuned = chooser.tuned_archive(choice.setting)
         if accelerator.kind != "emulated":
-            runner.load(file, chosen[0])
+            runner.load(tuned.file, choice.setting)
             _prove(server, config.model, exported)
     if accelerator.kind == "emulated":  # answers are proven on a server that does not emulate
         with serving(config.deploy, logs, installs=requirements_of(archive) is not None) as server:
-            serve(server, file, config.model, chosen[0])
+            serve(server, tuned.file, config.model, choice.setting)
             _prove(server, config.model, exported)
     result = {
         "slo": slo,
+        **found(choice, runner, chooser.forecast),
+        **({"gpu": [*journal.read("gpu"), *watched(runner)]} if accelerator.kind == "cuda" else {}),
+        "warnings": [*left_out, *choice.warnings, *[NOT_REPORTED] * (not reports)],
+        "tuned": {"archive": str(tuned.file.relative_to(out)), "sha256": tuned.sha256},
+        "values": [asdict(value) for value in tuned.values],
+        **_request(config, accelerator),
+        "seconds": round(time.monotonic() - started, 1),
+    }
+    random_weights = loaded.facts["weights"]["kind"] == "random"
+    result["answer"] = answer(result, confidence=told.confidence, random_weights=random_weights)
+    write_json(out / "result.json", result)
+    facts = {key: value for key, value in result.items() if key not in IN_RESULT_ALONE}
+    manifest = seal(out, model=config.model, config=config.tune, inputs=inputs, facts=facts, started=started)
+    journal.close()
+    return manifest
+
+
+def _request(config: Config, accelerator: Accelerator) -> dict[str, Any]:
+    """What was asked for, and where it was measured."""
+    return {
+        "strategy": config.tune.strategy,
+        "objective": {"name": config.tune.objective, "at_rps": config.tune.at_rps},
         "accelerator": {"kind": accelerator.kind, "name": accelerator.name, "time_scale": accelerator.time_scale},
-        "curve": [asdict(point) for point in curve],
-        "default": default[1],
-        "chosen": chosen[1],
-        "gain": round(chosen[1]["rps"] / default[1]["rps"], 3) if default[1]["rps"] and chosen[1]["rps"] else None,
-        "trials": [trial.as_json() for trial in runner.trials],
-        "warnings": [*_left_out(config.tune, told), *warnings, *([] if is_reported(curve) else [NOT_REPORTED])],
         "machine": machine(),
-        "tuned": {"archive": str(file.relative_to(out)), "sha256": sha256},
         "arrivals": config.loadtest.arrivals,
         "seed": config.loadtest.seed,
         "profile": config.profile,
-        "seconds": round(time.monotonic() - started, 1),
     }
-    write_json(out / "result.json", result)
-    facts = {key: value for key, value in result.items() if key not in {"trials", "curve"}}
-    return seal(out, model=config.model, config=config.tune, inputs=inputs, facts=facts, started=started)
 
 
-def slo_of(config: Config, curve: Sequence[Point]) -> dict[str, Any]:
+def _journal(config: Config, accelerator: Accelerator, archive_sha256: str, payloads: Sequence[Path], out: Path) -> Journal:
+    """What this command has measured before it was interrupted, or nothing; each word of the key decides what a trial shows."""
+    told = {
+        "archive": archive_sha256,
+        "payloads": {file.name: file_sha256(file) for file in payloads},
+        **{name: getattr(config, name).model_dump(mode="json") for name in ("tune", "loadtest", "deploy")},
+        "accelerator": accelerator.model_dump(mode="json"),
+        "machine": machine(),
+        "code": code_sha256("tune"),
+    }
+    fresh = config.fresh is not None and STAGES.index(config.fresh) <= STAGES.index("tune")
+    return Journal.of(out.parent.parent, told, out.parent.name, fresh=fresh, keep=config.keep_runs)
+
+
+def _service(
+    journal: Journal, config: Config, accelerator: Accelerator, server: Server, archive: Path, payloads: Sequence[Path]
+) -> Service:
+    """The service curve and what the server adds to it, measured unless an interrupted run has done so."""
+    kept = journal.read("service")
+    if kept is not None:
+        points = tuple(Point(**{**one, "stages_ms": tuple(map(tuple, one["stages_ms"]))}) for one in kept["points"])
+        return Service(**{**kept, "points": points})
+    told = config.tune
+    with gpu_use("service curve") as gpu:
+        service = measure_service(
+            server,
+            archive,
+            config.model,
+            payloads,
+            told.batch_sizes,
+            told.curve_repeats,
+            slo_ms=lambda t1_ms: slo_of(config, t1_ms)["ms"],
+            shared=accelerator.kind != "cpu",
+        )
+    journal.write("gpu", gpu)
+    journal.write("service", asdict(service))
+    return service
+
+
+def _forecast(bench: Bench, service: Service) -> Forecaster:
+    """The twin of this server, and every setting there is to choose from."""
+    told, predicts = bench.tune, bench.tune.strategy == "predict"
+    sizes = [point.batch for point in service.points] if predicts else told.batch_sizes
+    settings = [default_of(told), *grid(told, sizes)]
+    poisson = bench.loadtest.arrivals == "poisson"
+    gaps = None if poisson else np.diff(arrival_times(replace(load_of(bench, GAPS_RPS, "search", 0), seconds=GAPS_S)))
+    return Forecaster(service, settings, bench.slo_ms, told.percentile, gaps=gaps, trusted=predicts)
+
+
+def slo_of(config: Config, t1_ms: float) -> dict[str, Any]:
     """The latency objective: as configured, or max(5 t(1), 50 ms) where `tune.slo_ms=auto`."""
     if config.tune.slo_ms != "auto":
         return {"percentile": config.tune.percentile, "ms": config.tune.slo_ms, "origin": "config"}
-    return {
-        "percentile": config.tune.percentile,
-        "ms": round(max(SLO_FACTOR * curve[0].p50_ms, SLO_FLOOR_MS), 1),
-        "origin": "auto",
-    }
+    return {"percentile": config.tune.percentile, "ms": round(max(SLO_FACTOR * t1_ms, SLO_FLOOR_MS), 1), "origin": "auto"}
 
 
-def within_memory(config: TuneConfig, curve: Sequence[Point]) -> TuneConfig:
-    """The same, without batch sizes that the curve does not reach because the worker's memory does not hold them."""
-    return config.model_copy(update={"batch_sizes": tuple(size for size in config.batch_sizes if size <= curve[-1].batch)})
+def _within(config: Config, service: Service, archive: Path) -> tuple[TuneConfig, list[str]]:
+    """What may be tried of what was asked for, and why the rest may not."""
+    told, slo_ms = within_curve(config.tune, service.points), slo_of(config, service.points[0].p50_ms)["ms"]
+    workers, few = workers_within(told.workers, from_yaml(read_mar(archive).config))
+    left_out = [*_left_out(config.tune, told, service.points, slo_ms), *few]
+    return told.model_copy(update={"workers": workers}), left_out
 
 
-def _left_out(config: TuneConfig, told: TuneConfig) -> list[str]:
+def within_curve(config: TuneConfig, curve: Sequence[Point]) -> TuneConfig:
+    """The same, without batch sizes that the curve does not reach: memory does not hold them, or the objective allows none."""
+    kept = tuple(size for size in config.batch_sizes if size <= curve[-1].batch)
+    return config.model_copy(update={"batch_sizes": kept})
+
+
+def _left_out(config: TuneConfig, told: TuneConfig, curve: Sequence[Point], slo_ms: float) -> list[str]:
+    """Why batch sizes were not tried."""
     sizes = [size for size in config.batch_sizes if size not in told.batch_sizes]
-    return [f"batches of {min(sizes)} end the worker's memory (507): tune.batch_sizes {sizes} were not tried"] if sizes else []
+    if not sizes:
+        return []
+    if curve[-1].p50_ms > slo_ms:
+        why = f"a batch of {curve[-1].batch} takes {curve[-1].p50_ms:.0f} ms, {slo_ms:g} ms are allowed"
+    else:
+        why = f"batches of {min(sizes)} end the worker's memory (507)"
+    return [f"{why}: tune.batch_sizes {sizes} were not tried"]
 
 
 def _server(config: Config, accelerator: Accelerator, archive: Path, logs: Path) -> Any:
-    threads = max(1, len(os.sched_getaffinity(0)) // config.tune.workers)
+    threads = max(1, len(os.sched_getaffinity(0)) // max(config.tune.workers))
     installs = requirements_of(archive) is not None
     return serving(config.deploy, logs, accelerator=accelerator, threads=threads, installs=installs)
-
-
-Verdict = tuple[Setting, dict[str, Any]]
-
-
-def _choose(runner: Runner, archive: Path, curve: Sequence[Point], out: Path) -> tuple[Verdict, Verdict, list[str]]:
-    """The default and the chosen setting, each confirmed by a longer trial, and what must be said about them.
-
-    The winner of the search is confirmed as the tuned archive, which asks for its values itself.
-    """
-    config, slo_ms = runner.bench.tune, runner.bench.slo_ms
-    default = default_of(config)
-    run = partial(runner.run, archive, purpose="search")
-    best = search(grid(config), curve, slo_ms, config.steps, run, in_time=runner.in_time)
-    # The default comes last: Java has compiled its hot paths by then, which it had not for the first candidates.
-    begin_rps = FIRST * capacity_rps(curve, default) * calibration(best, curve)
-    in_time = partial(runner.in_time, DEFAULT_SHARE)
-    first = climb(default, begin_rps, slo_ms, config.steps, 0.0, run, in_time=in_time)
-    confirmed = runner.confirm(archive, default, first.offered_rps) if first else None
-    default_verdict = (default, _config(runner, default, confirmed))
-    carried = confirmed.offered_rps if confirmed else 0.0
-    if max((trial.offered_rps for trial in best.values()), default=0.0) <= carried:
-        return default_verdict, default_verdict, [_nothing_better(runner, confirmed)]
-    winner = max(best.values(), key=lambda trial: trial.offered_rps)
-    file, _ = _tuned_archive(archive, winner.setting, out)
-    tried = runner.confirm(file, winner.setting, winner.offered_rps, carried)
-    if tried is None:
-        lost = (
-            f"{_told(winner.setting)} was the best in the search, but longer trials found no better rate within {slo_ms:g} ms"
-        )
-        return default_verdict, default_verdict, [f"{lost}: the default is kept"]
-    none = [] if confirmed else [f"TorchServe's default held no rate within {slo_ms:g} ms, so no gain can be stated"]
-    warnings = [*none, *_open_ended(runner, "TorchServe's default", confirmed), *_open_ended(runner, "the chosen one", tried)]
-    return default_verdict, (winner.setting, _config(runner, winner.setting, tried)), warnings
-
-
-def _config(runner: Runner, setting: Setting, confirmed: Trial | None) -> dict[str, Any]:
-    """The report's CONFIG; rate 0 and the last trial's figures where no rate was within the objective, or none was judged."""
-    trial = confirmed or next(trial for trial in reversed(runner.trials) if trial.setting == setting)
-    told = trial.as_json()
-    keys = ("batch_size", "max_batch_delay_ms", "workers", "rps", "p50_ms", "p95_ms", "p99_ms", "samples", "slo_met")
-    found = {key: told[key] for key in keys}
-    judged = any(one.valid for one in runner.trials if one.setting == setting)
-    return found if confirmed else {**found, "rps": 0.0, "slo_met": False if judged else None}
-
-
-def _open_ended(runner: Runner, name: str, confirmed: Trial | None) -> list[str]:
-    """A rate that no failing trial bounds is a lower bound, and must be called one."""
-    if confirmed is None:
-        return []
-    higher = [
-        trial for trial in runner.trials if trial.setting == confirmed.setting and trial.offered_rps > confirmed.offered_rps
-    ]
-    if any(trial.valid and not trial.within(runner.bench.slo_ms) for trial in higher):
-        return []
-    why = "trials at more were invalid" if any(not trial.valid for trial in higher) else "no higher rate was seen to miss it"
-    return [f"{name} may carry more than {confirmed.offered_rps:.1f} req/s within the objective: {why}"]
-
-
-def _nothing_better(runner: Runner, confirmed: Trial | None) -> str:
-    slo_ms = runner.bench.slo_ms
-    if confirmed is None and any(trial.within(slo_ms) for trial in runner.trials):
-        return f"no rate held within {slo_ms:g} ms in a longer trial; the machine may be busy, or tune.slo_ms too low"
-    if not any(trial.valid for trial in runner.trials):
-        return f"nothing could be measured: every trial was invalid; {runner.trials[-1].invalid_reason}. Is the machine busy?"
-    if confirmed is None:
-        lowest = min(trial.at_percentile_ms for trial in runner.trials)
-        seen = f"the lowest p{runner.bench.tune.percentile:g} seen was {lowest:.0f} ms"
-        return f"no tried rate of any configuration was within {slo_ms:g} ms; {seen}. Raise tune.slo_ms"
-    within = [trial for trial in runner.trials if trial.setting != confirmed.setting and trial.within(slo_ms)]
-    if not within:
-        carried = f"TorchServe's default, {confirmed.offered_rps:.1f} req/s within {slo_ms:g} ms"
-        return f"batching does not pay here: no batching configuration carried as much as {carried}: the default is kept"
-    return _not_better(max(within, key=lambda trial: trial.offered_rps), confirmed, slo_ms)
-
-
-def _not_better(other: Trial, default: Trial, slo_ms: float) -> str:
-    return (
-        f"batching does not pay here: {_told(other.setting)} carried {other.offered_rps:.1f} req/s within {slo_ms:g} ms, "
-        f"TorchServe's default {default.offered_rps:.1f}: the default is kept"
-    )
-
-
-def _told(setting: Setting) -> str:
-    return f"batch_size={setting.batch_size} max_batch_delay_ms={setting.max_batch_delay_ms}"
-
-
-def _tuned_archive(archive: Path, setting: Setting, out: Path) -> tuple[Path, str]:
-    """A copy of the archive that asks for the chosen values; everything else its config says stays as it was."""
-    file = out / "tuned" / archive.name
-    file.parent.mkdir(exist_ok=True)
-    serving_as = replace(
-        from_yaml(read_mar(archive).config),
-        batch_size=setting.batch_size,
-        max_batch_delay_ms=setting.max_batch_delay_ms,
-        workers=setting.workers,
-    )
-    return file, tuned(archive, serving_as, file)
 
 
 def _prove(server: Server, model: str, exported: Manifest) -> None:

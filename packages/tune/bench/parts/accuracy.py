@@ -1,0 +1,249 @@
+"""The twin against a real TorchServe: six service curves, four settings each, all fixed beforehand.
+
+Everything the twin knows is what `measure_service` saw of one worker: its overheads are not fitted to any load test. Each curve
+is slowed by its stated scale, so that two cores carry server, worker and sender. For each setting the twin first says its
+highest rate R within the objective; then
+
+- open-loop trials at 0.8, 0.95 and 1.1 R, each with a schedule of its own, and where these do not enclose the objective one at
+  0.65 or 1.25 R. The measured highest rate is where the p99 of the trials meets the objective, on straight lines of its
+  logarithm over the rate. A trial that its own gates call invalid is sent once more; if that is invalid too, it counts as it is
+  and the row says so.
+- "p99 at a rate" is that of the trial at 0.8 R, beside the twin's for the same arrivals: what luck a schedule has, both have.
+- saturated: 1.4 times as many requests as the twin says the server can serve, for some seconds, and how many the worker's own
+  log says that it served of them.
+
+Of the few hundred or thousand requests of such a trial the 99th percentile itself varies by several per cent from one schedule
+to the next; that is part of every error of the highest rate.
+"""
+
+import math
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from marline.core import accelerator_of, project_root, read_config
+from marline.deploy import Server, serving
+from marline.loadtest import Load, Measurement, Target, invalid_reason, measure, measuring, percentile
+from marline.tune import Service, Setting, measure_service, predict, simulate
+from marline.tune._batches import read_batches
+from packages.handler.bench.parts.archives import life
+from packages.handler.bench.parts.figure import figure
+from packages.tune.bench.parts.kept import once
+
+MODEL, PERCENTILE, REPEATS = "digits_cnn", 99.0, 30
+SHARES, BEYOND = (0.8, 0.95, 1.1), (0.65, 1.25)
+SHORTEST_S, WARM_S, FLOOD_S, FLOOD, TIMEOUT_S = 15.0, 2.0, 8.0, 1.4, 10.0
+ENOUGH, LONGEST_S = 600, 40.0  # requests of a trial, which is longer where they come slowly
+BARS = {"highest rate": 0.05, "p99": 0.15, "saturated": 0.05}
+Errors = dict[str, float]
+HEAD = (
+    "Written by `python -m packages.tune.bench.tune accuracy`; `bench/parts/accuracy.py` says how each figure is made.",
+    "Settings are (batch size, delay in ms, workers). The twin knows what the phase of the service curve saw of one worker;",
+    "nothing was fitted to these trials. EMULATED: the forward pass sleeps along a published curve.",
+)
+TITLES = ("setting", "highest req/s: twin", "measured", "error", "p99 at req/s", "twin, ms", "measured", "error")
+TITLES += ("saturated req/s: twin", "measured", "error", "invalid trials")
+COLUMNS = (f"| {' | '.join(TITLES)} |", "|---" * len(TITLES) + "|")
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """A published service curve, how much it is slowed, the objective, and what is tried: the knee and two workers among it."""
+
+    key: str
+    scale: float
+    slo_ms: float
+    settings: tuple[Setting, ...]
+
+
+CURVES = (
+    Curve("rn50_t4_pytorch_eager_amp", 4, 300, (Setting(8, 5, 1), Setting(16, 2, 1), Setting(8, 10, 2), Setting(1, 100, 1))),
+    Curve("rn50_t4_pytorch_eager_fp32", 2, 200, (Setting(4, 5, 1), Setting(8, 10, 1), Setting(8, 5, 2), Setting(1, 100, 1))),
+    Curve("rn50_t4_ort_trt_fp16", 4, 200, (Setting(4, 5, 1), Setting(8, 2, 1), Setting(4, 5, 2), Setting(1, 100, 1))),
+    Curve("bert_base_s384_t4_trt_fp16", 2, 200, (Setting(2, 5, 1), Setting(4, 5, 1), Setting(4, 5, 2), Setting(1, 100, 1))),
+    Curve("bert_base_s128_t4_tf2_fp16", 4, 250, (Setting(4, 10, 1), Setting(8, 5, 1), Setting(8, 5, 2), Setting(1, 100, 1))),
+    Curve("rn50_v100_pytorch_eager_amp", 8, 500, (Setting(8, 10, 1), Setting(16, 5, 1), Setting(32, 5, 1), Setting(16, 5, 2))),
+)
+
+
+def accuracy() -> list[dict[str, Any]]:
+    """Highest rate within the objective, p99 and saturated throughput, predicted and measured; writes docs/twin.md."""
+    cells: list[dict[str, Any]] = []
+    for curve in CURVES:
+        cells += _cells(curve)
+        (project_root() / "docs" / "twin.md").write_text(table(cells))
+    rows = []
+    for name, bar in BARS.items():
+        misses = [abs(_errors(cell)[name]) for cell in cells]
+        worst = max(cells, key=lambda cell: abs(_errors(cell)[name]))
+        note = f"{len(cells)} settings of {len(CURVES)} curves; worst {max(misses):.1%} ({worst['curve']}, {worst['setting']})"
+        rows.append(
+            figure(f"{name}: median error of the twin", median(misses), "", bar, median(misses) <= bar, len(misses), note)
+        )
+    return rows
+
+
+def _cells(curve: Curve) -> list[dict[str, Any]]:
+    """What is kept of a curve's settings, and is measured now of the others; a server is started when the first needs one."""
+    with ExitStack() as stack:
+        started: list[Bench] = []
+
+        def bench() -> Bench:
+            if not started:
+                started.append(stack.enter_context(_started(curve)))
+            return started[0]
+
+        service = Service.read(once(f"accuracy-{curve.key}-service", lambda: asdict(_service(bench(), curve))))
+        cells = []
+        for setting in curve.settings:
+            name = f"accuracy-{curve.key}-{setting.batch_size}-{setting.max_batch_delay_ms}-{setting.workers}"
+            cells.append(once(name, partial(_cell, bench, curve, service, setting)))
+        return cells
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """A server that emulates one curve, and what is served and sent."""
+
+    server: Server
+    archive: Path
+    payloads: Sequence[Path]
+    logs: Path
+
+
+@contextmanager
+def _started(curve: Curve) -> Iterator[Bench]:
+    made = life(MODEL)
+    config = read_config([f"model={MODEL}", f"accelerator={curve.key}", f"time_scale={curve.scale}"]).config
+    accelerator = accelerator_of(config, project_root())
+    with (
+        tempfile.TemporaryDirectory(prefix="marline-bench-") as kept,
+        measuring(f"the benchmark of the twin, {curve.key}"),
+        serving(config.deploy, Path(kept, "logs"), accelerator=accelerator, threads=1) as server,
+    ):
+        yield Bench(server, made.archive, sorted(made.loaded.path("sample").iterdir()), Path(kept))
+
+
+def _service(bench: Bench, curve: Curve) -> Service:
+    largest = max(setting.batch_size for setting in curve.settings)
+    began = time.monotonic()
+    found = measure_service(bench.server, bench.archive, MODEL, bench.payloads, [largest], REPEATS, shared=True)
+    told = f"o_batch {found.batch_ms:.2f}, o_request {found.request_ms:.2f}, HTTP {found.http_ms:.2f} ms"
+    print(f"  {curve.key}: service curve to {largest} in {time.monotonic() - began:.0f} s, {told}", flush=True)
+    return found
+
+
+def _cell(bench: Callable[[], Bench], curve: Curve, service: Service, setting: Setting) -> dict[str, Any]:
+    """Everything of one setting: what the twin said before, and what was measured after."""
+    (said,) = predict(service, [setting], curve.slo_ms, PERCENTILE)
+    used = bench()
+    told = {"batch_size": setting.batch_size, "max_batch_delay_ms": setting.max_batch_delay_ms, "workers": setting.workers}
+    used.server.load(used.archive, MODEL, **told)
+    try:
+        trials = [_trial(used, curve, service, setting, share * said.rps) for share in SHARES]
+        outside = {min(one["measured_p99_ms"] for one in trials) > curve.slo_ms: BEYOND[0]}
+        outside |= {max(one["measured_p99_ms"] for one in trials) < curve.slo_ms: BEYOND[1]}
+        if True in outside:
+            trials.append(_trial(used, curve, service, setting, outside[True] * said.rps))
+        served_rps = _flooded(used, setting, FLOOD * said.saturated_rps)
+    finally:
+        used.server.unload(MODEL)
+    found = {
+        "curve": curve.key,
+        "scale": curve.scale,
+        "slo_ms": curve.slo_ms,
+        "setting": [setting.batch_size, setting.max_batch_delay_ms, setting.workers],
+        "predicted_rps": said.rps,
+        "measured_rps": crossing([(one["rps"], one["measured_p99_ms"]) for one in trials], curve.slo_ms),
+        "trials": trials,
+        "predicted_saturated_rps": said.saturated_rps,
+        "measured_saturated_rps": served_rps,
+    }
+    print(f"  {_row(found)}", flush=True)
+    return found
+
+
+def _trial(bench: Bench, curve: Curve, service: Service, setting: Setting, rps: float) -> dict[str, Any]:
+    seconds = min(LONGEST_S, max(SHORTEST_S, ENOUGH / rps))
+    measured, reason = _sent(bench, rps, seconds, curve.slo_ms)
+    if reason is not None:
+        measured, reason = _sent(bench, rps, seconds, curve.slo_ms)
+    p99 = percentile(measured.latencies_ms, PERCENTILE)
+    return {
+        "rps": measured.offered_rps,
+        "measured_p99_ms": p99 if math.isfinite(p99) else TIMEOUT_S * 1e3,
+        "twin_p99_ms": percentile(simulate(service, setting, measured.scheduled_s), PERCENTILE),
+        "measured_p50_ms": percentile(measured.latencies_ms, 50),
+        "twin_p50_ms": percentile(simulate(service, setting, measured.scheduled_s), 50),
+        "samples": measured.status.size,
+        "invalid": reason,
+    }
+
+
+def _sent(bench: Bench, rps: float, seconds: float, slo_ms: float) -> tuple[Measurement, str | None]:
+    number = len(list(bench.logs.glob("trial-*")))
+    told = {"rps": rps, "seconds": seconds, "warmup_s": WARM_S, "seed": number, "timeout_s": TIMEOUT_S}
+    load = Load(arrivals="poisson", **told)  # type: ignore[arg-type]
+    client = bench.server.client
+    target = Target(url=f"{client.inference_url}/predictions/{MODEL}", token=client.tokens.inference)
+    measured = measure(target, bench.payloads, load, bench.logs / f"trial-{number:03d}")
+    return measured, invalid_reason(measured, load, slo_ms)
+
+
+def _flooded(bench: Bench, setting: Setting, rps: float) -> float:
+    """Requests a second that the workers completed while they had more than they could do, by their own log."""
+    before = len(read_batches(bench.server.batches))
+    _sent(bench, rps, FLOOD_S, math.inf)
+    batches = read_batches(bench.server.batches)[before:]
+    full = [batch for batch in batches if batch.size == setting.batch_size]
+    begin, end = full[len(full) // 5].ended_s, full[len(full) * 4 // 5].ended_s  # the queue is long between the two
+    return sum(batch.size for batch in batches if begin < batch.ended_s <= end) / (end - begin)
+
+
+def crossing(points: Sequence[tuple[float, float]], slo_ms: float) -> float:
+    """The rate at which p99 meets the objective, on lines through (rate, logarithm of p99); beyond them on the last."""
+    ordered = sorted(points)
+    pairs = list(pairwise(ordered))
+    (low, low_ms), (high, high_ms) = next((pair for pair in pairs if pair[0][1] <= slo_ms < pair[1][1]), None) or (
+        pairs[0] if ordered[0][1] > slo_ms else pairs[-1]
+    )
+    slope = math.log(high_ms / low_ms) / (high - low)
+    return low + math.log(slo_ms / low_ms) / slope if slope > 0 else high
+
+
+def _errors(cell: Mapping[str, Any]) -> Errors:
+    first = cell["trials"][0]
+    return {
+        "highest rate": cell["predicted_rps"] / cell["measured_rps"] - 1,
+        "p99": first["twin_p99_ms"] / first["measured_p99_ms"] - 1,
+        "saturated": cell["predicted_saturated_rps"] / cell["measured_saturated_rps"] - 1,
+    }
+
+
+def _row(cell: Mapping[str, Any]) -> str:
+    first, errors = cell["trials"][0], _errors(cell)
+    rates = f"{cell['predicted_rps']:.1f} | {cell['measured_rps']:.1f} | {errors['highest rate']:+.1%}"
+    tails = f"{first['rps']:.1f} | {first['twin_p99_ms']:.0f} | {first['measured_p99_ms']:.0f} | {errors['p99']:+.1%}"
+    most = f"{cell['predicted_saturated_rps']:.1f} | {cell['measured_saturated_rps']:.1f} | {errors['saturated']:+.1%}"
+    invalid = sum(one["invalid"] is not None for one in cell["trials"])
+    return f"| {tuple(cell['setting'])} | {rates} | {tails} | {most} | {invalid or ''} |"
+
+
+def table(cells: Sequence[Mapping[str, Any]]) -> str:
+    """docs/twin.md: every cell, misses included."""
+    lines = ["# The twin against a real TorchServe", "", *HEAD, ""]
+    for curve in CURVES:
+        found = [cell for cell in cells if cell["curve"] == curve.key]
+        if not found:
+            continue
+        lines += [f"## {curve.key}, {curve.scale:g} times slower, p99 within {curve.slo_ms:g} ms", "", *COLUMNS]
+        lines += [_row(cell) for cell in found] + [""]
+    medians = (f"{name} {median(abs(_errors(cell)[name]) for cell in cells):.1%} (bar {bar:.0%})" for name, bar in BARS.items())
+    return "\n".join([*lines, f"Median error over {len(cells)} settings: {', '.join(medians)}.", ""])

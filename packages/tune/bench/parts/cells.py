@@ -1,0 +1,87 @@
+"""One cell of a brute-force grid: the limit of a batch size and a delay, found by real trials on both sides of it."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from marline.core import newest
+from marline.loadtest import Load
+from packages.tune.bench.parts.tunings import MODEL, RUNS, emulating, loaded
+
+SECONDS, WARM_UP_S = 10.0, 2.0  # of a trial
+FIRST_RPS, WIDE, NARROW, MOST = 60.0, 1.5, 1.08, 10  # where the first trial is, steps to a bracket, its width, trials at most
+BLOCKS = 10
+MISSES = 0.01  # the share that may be over the objective
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """The trials of a cell: rate, and of each block of requests how many there were and how many missed the objective."""
+
+    rps: float
+    trials: Sequence[dict[str, Any]]
+    load_s: float
+
+
+def measured_cell(words: Sequence[str], slo_ms: float, size: int, delay_ms: int) -> dict[str, Any]:
+    """Trials in growing or falling steps until one holds and one does not, then between the two until they are close."""
+    trials: list[dict[str, Any]] = []
+    low, high, rate = 0.0, math.inf, FIRST_RPS
+    archived = newest(RUNS, MODEL, "archive")
+    with emulating(*words) as (server, payloads):
+        server.load(archived.path(archived.facts["archive"]), MODEL, batch_size=size, max_batch_delay_ms=delay_ms, workers=1)
+        while len(trials) < MOST and high > NARROW * low:
+            load = Load(
+                rps=rate,
+                seconds=SECONDS,
+                warmup_s=WARM_UP_S,
+                arrivals="poisson",
+                seed=1000 + len(trials),
+                timeout_s=3 * slo_ms / 1e3,
+            )
+            seen = loaded(server, payloads, load, slo_ms)
+            missed = seen.latencies_ms > slo_ms if seen is not None else np.ones(BLOCKS, bool)
+            blocks = [[int(block.size), int(block.sum())] for block in np.array_split(missed, BLOCKS)]
+            trials.append({"rps": rate, "blocks": blocks})
+            held = bool(missed.mean() <= MISSES)
+            low, high = (rate, high) if held else (low, rate)
+            rate = rate * WIDE if math.isinf(high) else rate / WIDE if low == 0 else math.sqrt(low * high)
+    return {"rps": _limit(trials, low, high), "trials": trials, "load_s": len(trials) * (SECONDS + WARM_UP_S)}
+
+
+def limits(cell: Cell, draw: np.random.Generator, count: int) -> NDArray[np.float64]:
+    """The limit as it might have been: the blocks of each trial drawn with replacement, `count` times."""
+    found = np.empty(count)
+    for turn in range(count):
+        again = [
+            {**trial, "blocks": [trial["blocks"][index] for index in draw.integers(BLOCKS, size=BLOCKS)]}
+            for trial in cell.trials
+        ]
+        held = [one["rps"] for one in again if _share(one) <= MISSES]
+        missed = [one["rps"] for one in again if _share(one) > MISSES]
+        found[turn] = _limit(again, max(held, default=0.0), min(missed, default=math.inf))
+    return found
+
+
+def _limit(trials: Sequence[dict[str, Any]], low: float, high: float) -> float:
+    """Where the share of misses crosses what is allowed: on the line through the log odds of the two trials around it."""
+    if low == 0 or math.isinf(high) or low >= high:
+        return low
+    below, above = (_odds(next(one for one in trials if one["rps"] == rate)) for rate in (low, high))
+    allowed = math.log(MISSES / (1 - MISSES))
+    share = min(1.0, max(0.0, (allowed - below) / (above - below))) if above > below else 0.5
+    return float(low * (high / low) ** share)
+
+
+def _share(trial: dict[str, Any]) -> float:
+    count, missed = np.sum(trial["blocks"], axis=0)
+    return float(missed / count)
+
+
+def _odds(trial: dict[str, Any]) -> float:
+    count, missed = np.sum(trial["blocks"], axis=0)
+    return math.log((missed + 0.5) / (count - missed + 0.5))

@@ -1,0 +1,247 @@
+"""The strategy `predict`: the twin says where the best setting and its limit are, a few load tests say whether that is so.
+
+Every trial is set beside what the twin says of the very same arrivals. Where the two are further apart than 15 %, the twin's
+overheads are fitted anew to all that was seen, and the whole grid is predicted again.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from marline.loadtest import percentile
+from marline.tune._journal import Raw
+from marline.tune._refit import Seen, refit
+from marline.tune._service import Service
+from marline.tune._setting import Setting
+from marline.tune._trial import Trial
+from marline.tune._twin import Prediction, play, predict
+
+OFF = 0.15  # a prediction of p99 further from the measured one than this is not good enough
+TIE = 0.01  # rates closer than this are equal: then fewer workers are better, less delay, smaller batches
+BELOW, ABOVE = 0.9, 1.05  # of the predicted limit: where a setting is tried first, and next when that holds
+HIGHER, BARELY = 1.1, 0.97  # of the highest rate that held, and of the lowest that did not, where the twin was wrong
+CONFIRM_AT = 0.94  # of a limit is what may be promised: what is found best of several was lucky, too
+CAREFUL = 0.85  # of the objective: a p99 measured again, near the limit, differs by as much
+NEAR = 0.95  # of the predicted limit: what holds there leaves little to look for
+CLOSE = 1.2  # a bracket this narrow needs no further trial
+ARRIVALS = 20_000  # of a load whose latencies are predicted at one rate
+
+Try = Callable[[Setting, float], Trial]
+
+
+@dataclass
+class Bounds:
+    """What trials said of the limit of one setting: the highest rate that held and the lowest that did not."""
+
+    low: float = 0.0
+    high: float = math.inf
+
+    def learn(self, rate: float, *, held: bool) -> None:
+        """A trial at a rate; where one contradicts an earlier one, the later is believed."""
+        if held:
+            self.low, self.high = max(self.low, rate), self.high if self.high > rate else math.inf
+        else:
+            self.high, self.low = min(self.high, rate), self.low if self.low < rate else 0.0
+
+    def limit(self, predicted: float) -> float:
+        """The predicted limit, corrected by what was seen."""
+        if self.low == 0 and math.isfinite(self.high):
+            return min(predicted, BARELY * self.high)
+        return min(max(predicted, self.low), self.high)
+
+    def next_rate(self, predicted: float) -> float | None:
+        """Where the next trial says most; None where the limit is known well enough."""
+        if self.low == 0:
+            return BELOW * self.limit(predicted)
+        if math.isinf(self.high):
+            return None if NEAR * predicted <= self.low <= predicted else max(ABOVE * predicted, HIGHER * self.low)
+        return math.sqrt(self.low * self.high) if self.high > CLOSE * self.low else None
+
+
+@dataclass
+class Forecaster:
+    """The twin and what it has learned; `told` is what it says now of every setting."""
+
+    service: Service
+    settings: Sequence[Setting]
+    slo_ms: float
+    percentile: float
+    gaps: NDArray[np.float64] | None = None  # between arrivals of another process than Poisson's, in any unit
+    trusted: bool = True  # whether the twin's word counts where nothing was measured, as the strategy `predict` has it
+    told: dict[Setting, Prediction] = field(default_factory=dict)
+    compared: list[dict[str, Any]] = field(default_factory=list)
+    seen: list[Seen] = field(default_factory=list)
+    bounds: dict[Setting, Bounds] = field(default_factory=dict)
+    ceiling_rps: float = math.inf  # what can be measured here, of any setting: the sender shares the machine with the server
+    careful: dict[Setting, float] = field(default_factory=dict)  # the rate at which latency is a little below the objective
+    measured_ms: dict[tuple[Setting, float], float] = field(default_factory=dict)  # the percentile, by setting and wished rate
+
+    def __post_init__(self) -> None:
+        self._predict()
+
+    def limit_rps(self, setting: Setting) -> float:
+        """The highest rate within the objective, as predicted and corrected by what was seen; 0 where there is none."""
+        bounds = self.bounds.get(setting, Bounds())
+        return min(self.ceiling_rps, bounds.limit(self.told[setting].rps)) if self.trusted else bounds.low
+
+    def safe_rps(self, setting: Setting) -> float:
+        """A rate to promise: below the limit, and where the latency leaves room for what a trial did not meet."""
+        return min(CONFIRM_AT * self.limit_rps(setting), self.careful.get(setting, math.inf))
+
+    def next_rate(self, setting: Setting) -> float | None:
+        """Where the next trial of a setting says most; None where its limit is known well enough."""
+        bounds = self.bounds.get(setting, Bounds())
+        rate = bounds.next_rate(self.told[setting].rps)
+        return None if rate is None or (bounds.low and rate > self.ceiling_rps) else min(rate, BELOW * self.ceiling_rps)
+
+    def by_rate(self) -> list[Setting]:
+        """Settings that carry anything, the one that carries most first."""
+        able = {one: rps for one in self.settings if (rps := self.limit_rps(one)) > 0}
+        ranked: list[Setting] = []
+        while able:
+            most = max(able.values())
+            equal = [one for one, rps in able.items() if rps >= (1 - TIE) * most]
+            ranked.append(min(equal, key=lambda one: (one.workers, one.max_batch_delay_ms, one.batch_size)))
+            del able[ranked[-1]]
+        return ranked
+
+    def by_latency(self, rps: float, *, cheapest: bool) -> list[Setting]:
+        """Settings within the objective at a stated rate, the quickest first; `cheapest`: those with fewest workers first."""
+        found = {one: self.latency_ms(one, rps) for one in self.settings}
+        able = [one for one, latency in found.items() if latency <= self.slo_ms]
+        return sorted(able, key=lambda one: (one.workers if cheapest else 0, found[one], one))
+
+    def latency_ms(self, setting: Setting, rps: float) -> float:
+        """The percentile of the objective at a stated rate, as measured or else as predicted."""
+        if (setting, rps) in self.measured_ms:
+            return self.measured_ms[setting, rps]
+        if not self.trusted:
+            return math.inf
+        gaps = np.random.default_rng(0).standard_exponential(ARRIVALS) if self.gaps is None else self.gaps
+        arrivals_s = np.cumsum(gaps / gaps.mean() / rps)
+        return percentile(play(self.service, setting, arrivals_s).latencies_ms, self.percentile)
+
+    def worth(self, setting: Setting, ratio: float) -> float:
+        """The share of a setting's rate that a factor on latency is worth: what more it would carry were that allowed."""
+        least, more = self._limit(setting, self.slo_ms).rps, self._limit(setting, self.slo_ms * ratio).rps
+        return min(1.0, more / least - 1) if least else 0.0
+
+    def learn(self, trial: Trial, raw: Raw, rps: float, *, fit: bool = True) -> None:
+        """Set a trial at the wished rate `rps` beside the twin's word for it; `fit` the twin anew where that was wrong."""
+        self.bounds.setdefault(trial.setting, Bounds()).learn(rps, held=trial.within(self.slo_ms))
+        broken = not trial.valid or trial.limit is not None
+        self.measured_ms[trial.setting, rps] = math.inf if broken else trial.at_percentile_ms
+        if trial.too_large:
+            self.settings = [one for one in self.settings if not _is_as_large(one, trial.setting)]
+        if not trial.valid:
+            return
+        arrivals_s = raw.measured.scheduled_s
+        played = play(self.service, trial.setting, arrivals_s)
+        predicted = {f"p{p}_ms": percentile(played.latencies_ms, p) for p in (50, 99)}
+        self.compared.append(_compared(trial, predicted, played.mean_batch))
+        if not (fit and self.trusted):
+            return
+        self.seen.append(Seen(trial.setting, arrivals_s, raw.measured.latencies_ms, raw.batches))
+        if not abs(trial.p99_ms / predicted["p99_ms"] - 1) <= OFF:
+            self.service = refit(self.service, self.seen)
+            self._predict()
+            for setting in {one.setting for one in self.seen}:
+                self._correct(setting)
+        else:
+            self._correct(trial.setting)
+
+    def _correct(self, setting: Setting) -> None:
+        """What is left of the error, of one setting: its limit is predicted for an objective so much lower or higher."""
+        off = [self._off(one) for one in self.seen if one.setting == setting]
+        known = [math.log(ratio) for ratio in off if math.isfinite(ratio)]
+        if known and self.told[setting].rps:
+            slo_ms = self.slo_ms / math.exp(sum(known) / len(known))
+            self.told[setting] = self._limit(setting, slo_ms)
+            self.careful[setting] = self._limit(setting, CAREFUL * slo_ms).rps
+
+    def _limit(self, setting: Setting, slo_ms: float) -> Prediction:
+        return predict(self.service, [setting], slo_ms, self.percentile, gaps=self.gaps)[0]
+
+    def _off(self, one: Seen) -> float:
+        """The percentile of a trial, measured over predicted; infinite where requests were lost."""
+        played = play(self.service, one.setting, one.arrivals_s)
+        return percentile(one.latencies_ms, self.percentile) / percentile(played.latencies_ms, self.percentile)
+
+    def predictions(self) -> list[dict[str, Any]]:
+        """What the twin says now of every setting's limit, for result.json."""
+        return [
+            asdict(setting)
+            | {"rps": round(told.rps, 2), "p99_ms": _rounded(told.p99_ms), "mean_batch": round(told.mean_batch, 2)}
+            for setting, told in self.told.items()
+        ]
+
+    def _predict(self) -> None:
+        found = predict(self.service, self.settings, self.slo_ms, self.percentile, gaps=self.gaps)
+        self.told |= {one.setting: one for one in found}
+
+
+def look_for_rate(forecast: Forecaster, run: Try, steps: int, in_time: Callable[[], bool]) -> int:
+    """Try the most promising setting until its limit is known, then once the best of another kind; returns the trials it took.
+
+    Which is the most promising follows what is seen. The first trial is made whatever the time.
+    """
+    for turn in range(steps):
+        ranked = forecast.by_rate()
+        if not ranked or (turn and not in_time()):
+            return turn
+        setting = ranked[0]
+        rate = forecast.next_rate(setting)
+        if rate is None:
+            rival = rival_of(ranked)
+            if rival is None or rival in forecast.bounds:
+                return turn
+            setting, rate = rival, BELOW * forecast.limit_rps(rival)
+        run(setting, rate)
+    return steps
+
+
+def look_at_rate(forecast: Forecaster, rps: float, *, cheapest: bool, run: Try, steps: int, in_time: Callable[[], bool]) -> int:
+    """Try the best setting at one rate until the one that is best has been tried, then the best of another kind; see above."""
+    for turn in range(steps):
+        ranked = forecast.by_latency(rps, cheapest=cheapest)
+        untried = [one for one in ranked if (one, rps) not in forecast.measured_ms]
+        if not untried or (turn and not in_time()):
+            return turn
+        rival = rival_of(ranked)
+        if ranked[0] in untried:
+            run(ranked[0], rps)
+        elif rival in untried:
+            run(rival, rps)
+        else:
+            return turn
+    return steps
+
+
+def rival_of(ranked: Sequence[Setting]) -> Setting | None:
+    """The best that differs from the first in more than the delay, which hardly ever decides."""
+    first = ranked[0]
+    return next((one for one in ranked if (one.batch_size, one.workers) != (first.batch_size, first.workers)), None)
+
+
+def _is_as_large(one: Setting, other: Setting) -> bool:
+    """Whether one setting takes at least the memory of another."""
+    return one.batch_size >= other.batch_size and one.workers >= other.workers
+
+
+def _compared(trial: Trial, predicted: dict[str, float], mean_batch: float) -> dict[str, Any]:
+    """One row of predicted against measured; infinite latencies, of requests that were lost, are null."""
+    told = trial.as_json()
+    kept = {key: told[key] for key in ("batch_size", "max_batch_delay_ms", "workers", "offered_rps")}
+    shown = {key: _rounded(value) for key, value in predicted.items()}
+    return kept | {
+        "predicted": shown | {"mean_batch": round(mean_batch, 2)},
+        "measured": {key: told[key] for key in ("p50_ms", "p99_ms", "mean_batch")},
+    }
+
+
+def _rounded(value: float) -> float | None:
+    return round(value, 3) if math.isfinite(value) else None

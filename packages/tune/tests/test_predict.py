@@ -1,0 +1,99 @@
+"""How few trials are placed: what is known of a limit, and where the next trial says most."""
+
+import math
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from marline.tune import Service, Setting, predict
+from marline.tune._predict import BELOW, CLOSE, Bounds, Forecaster, rival_of
+from marline.tune._runner import decisive
+
+SETTINGS = [Setting(1, 100, 1), *(Setting(size, delay, 1) for size in (4, 16) for delay in (2, 10))]
+
+
+@pytest.fixture
+def forecast(service: Service) -> Forecaster:
+    return Forecaster(service, SETTINGS, 100.0, 99)
+
+
+@given(predicted=st.floats(1, 1e4), off=st.floats(0.05, 20))
+def test_trials_close_in_on_a_limit_wherever_it_is(predicted: float, off: float) -> None:
+    """The prediction follows what is seen, as the twin does when it is fitted anew."""
+    bounds, real = Bounds(), off * predicted
+    for _ in range(60):
+        rate = bounds.next_rate(predicted)
+        if rate is None:
+            break
+        bounds.learn(rate, held=rate <= real)
+        predicted = bounds.limit(predicted)
+
+    assert 0 < bounds.low <= real
+    assert bounds.next_rate(predicted) is None
+    assert bounds.high <= CLOSE * bounds.low or bounds.low >= 0.9 * predicted
+
+
+def test_a_first_trial_is_below_the_predicted_limit_and_a_second_above_it() -> None:
+    bounds = Bounds()
+
+    assert bounds.next_rate(100.0) == pytest.approx(BELOW * 100)
+    bounds.learn(BELOW * 100, held=True)
+    assert bounds.next_rate(100.0) == pytest.approx(105.0)
+    bounds.learn(105.0, held=False)
+    assert bounds.next_rate(100.0) is None
+    assert bounds.limit(120.0) == pytest.approx(105.0)
+
+
+def test_of_two_trials_that_contradict_each_other_the_later_is_believed() -> None:
+    bounds = Bounds()
+    bounds.learn(90.0, held=True)
+    bounds.learn(80.0, held=False)
+
+    assert (0.0, 80.0) == (bounds.low, bounds.high)
+    bounds.learn(85.0, held=True)
+    assert (85.0, math.inf) == (bounds.low, bounds.high)
+
+
+def test_among_equals_less_delay_and_smaller_batches_come_first(forecast: Forecaster) -> None:
+    ranked = forecast.by_rate()
+
+    assert Setting(16, 2, 1) == ranked[0]
+    assert Setting(4, 2, 1) == rival_of(ranked)
+
+
+def test_without_trust_in_the_twin_only_what_was_measured_counts(service: Service) -> None:
+    forecast = Forecaster(service, SETTINGS, 100.0, 99, trusted=False)
+
+    assert [] == forecast.by_rate() == forecast.by_latency(10.0, cheapest=False)
+
+
+def test_what_is_promised_leaves_room_for_what_a_trial_did_not_meet(forecast: Forecaster) -> None:
+    for setting in SETTINGS:
+        assert 0 < forecast.safe_rps(setting) <= 0.94 * forecast.limit_rps(setting)
+
+
+def test_a_share_of_the_latency_is_worth_a_share_of_the_rate(forecast: Forecaster, service: Service) -> None:
+    setting = SETTINGS[0]
+    least, more = (predict(service, [setting], slo_ms, 99)[0].rps for slo_ms in (100.0, 120.0))
+
+    assert 0.0 == forecast.worth(setting, 1.0)
+    assert more / least - 1 == pytest.approx(forecast.worth(setting, 1.2))
+
+
+def test_a_quicker_setting_comes_first_at_a_rate_and_a_cheaper_one_where_cost_counts(service: Service) -> None:
+    settings = [Setting(4, 2, workers) for workers in (1, 2)]
+    forecast = Forecaster(service, settings, 100.0, 99)
+
+    def first(rps: float, *, cheapest: bool) -> Sequence[Setting]:
+        return forecast.by_latency(rps, cheapest=cheapest)[:1]
+
+    rps = 0.8 * forecast.limit_rps(settings[0])
+    assert [Setting(4, 2, 2)] == first(rps, cheapest=False)
+    assert [Setting(4, 2, 1)] == first(rps, cheapest=True)
+
+
+@pytest.mark.parametrize(("percentile", "confidence", "least", "most"), [(99, 0.99, 2100, 2200), (95, 0.95, 200, 300)])
+def test_so_many_requests_are_asked_for_a_proof(percentile: float, confidence: float, least: int, most: int) -> None:
+    assert least < decisive(percentile, confidence) < most
