@@ -36,9 +36,20 @@ class Case:
 
     def served(self) -> tuple[list[float], list[int], list[float]]:
         """What the compiled loop makes of it."""
-        arrays = np.array(self.arrivals_ms), np.array([[[0.0] * 3] * len(self.rows[0]), *self.rows]), np.array(self.draws)
-        told = self.batch_size, self.delay_ms, self.workers, self.shared, self.batch_ms, self.request_ms
-        latencies, batches, spent = serve(*arrays, *told, self.queue, self.expiry_ms)
+        rows = np.array([[[0.0] * 3] * len(self.rows[0]), *self.rows])
+        latencies, batches, spent = serve(
+            np.array(self.arrivals_ms),
+            rows,
+            np.array(self.draws),
+            self.batch_size,
+            self.delay_ms,
+            self.workers,
+            self.shared,
+            self.batch_ms,
+            self.request_ms,
+            self.queue,
+            self.expiry_ms,
+        )
         return latencies.tolist(), batches.tolist(), spent.tolist()
 
 
@@ -156,7 +167,7 @@ def eighths(least: int, most: int) -> st.SearchStrategy[float]:
 
 
 @st.composite
-def cases(draw: st.DrawFn, **fixed: Any) -> Case:
+def cases(draw: st.DrawFn, /, **fixed: Any) -> Case:
     gaps = draw(st.lists(eighths(0, 60), min_size=1, max_size=60))
     row = st.tuples(eighths(0, 16), eighths(1, 80), eighths(0, 16)).map(list)
     rows = draw(st.lists(st.lists(row, min_size=3, max_size=3), min_size=LARGEST, max_size=LARGEST))

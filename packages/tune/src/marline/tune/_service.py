@@ -1,11 +1,11 @@
 """What the twin knows of a server: its service curve, every sample of it, and what a batch and a request cost around it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 Stages = tuple[float, float, float]  # preprocessing, inference, postprocessing of one batch, in ms
 
@@ -28,13 +28,13 @@ class Point:
     stages_ms: tuple[Stages, ...] = ()
 
     @classmethod
-    def of(cls, batch: int, stages_ms: Sequence[Sequence[float]], *, reported: bool = True) -> "Point":
-        """The point of measured batches, each (preprocessing, inference, postprocessing) in ms; at least one."""
+    def of(cls, batch: int, stages_ms: ArrayLike, *, reported: bool = True) -> "Point":
+        """The point of measured batches, each (preprocessing, inference, postprocessing) in ms: float [samples, 3]."""
         kept = np.round(np.asarray(stages_ms, np.float64), 3)
         p50, p95 = np.percentile(kept.sum(axis=1), [50, 95], method="inverted_cdf")
-        parts = np.median(kept, axis=0).round(3).tolist() if reported else [None] * 3
-        rows = tuple((float(pre), float(inference), float(post)) for pre, inference, post in kept)
-        return cls(batch, len(rows), round(float(p50), 3), round(float(p95), 3), *parts, stages_ms=rows)
+        pre, inference, post = np.median(kept, axis=0).round(3).tolist() if reported else (None, None, None)
+        rows = tuple(map(tuple, kept.tolist()))
+        return cls(batch, len(rows), round(float(p50), 3), round(float(p95), 3), pre, inference, post, rows)
 
     @property
     def rows_ms(self) -> NDArray[np.float64]:

@@ -209,7 +209,8 @@ def _played(
 def _unit_ms(gaps: ArrayLike | None, requests: int, seed: int) -> Floats:
     """Arrivals in ms at one request per second."""
     drawn = np.random.default_rng([seed, 1]).standard_exponential(requests) if gaps is None else np.asarray(gaps, np.float64)
-    return np.cumsum(drawn) / drawn.mean() * 1e3
+    instants: Floats = np.cumsum(drawn) / drawn.mean() * 1e3
+    return instants
 
 
 def _draws(service: Service, requests: int, gaps: ArrayLike | None, seed: int) -> NDArray[np.int64]:
