@@ -24,7 +24,7 @@ from marline.core import Manifest, read_manifest
 
 ROOT = Path(__file__).parents[2]
 MODEL = "digits_cnn"
-QUICK = (  # for runs whose numbers are not the point: the whole grid in short trials
+QUICK = (  # for runs whose numbers are not the point: short trials
     *("profile=smoke", "tune.trial_s=1", "tune.confirm_s=2", "tune.curve_repeats=3", "tune.steps=1", "loadtest.warmup_s=0.5"),
     *("export.batch_sizes=[1,2,3]", "export.fuse=false", "export.channels_last=false"),
 )

@@ -39,6 +39,7 @@ class Runner:
     trials: list[Trial] = field(default_factory=list)
     raw: list[Raw] = field(default_factory=list)  # of each trial, in the same order
     loaded: tuple[Path, Setting] | None = None
+    hopes: bool = True  # that waiting helps: a machine that stayed busy once is busy with something longer than we wait
 
     @property
     def spent_s(self) -> float:
@@ -115,8 +116,8 @@ class Runner:
         began = time.monotonic()
         self.load(archive, setting)
         raw = run_trial(self.bench, load, number, self.journal.run)
-        if raw.reason is not None:  # it will be repeated, perhaps after something else that took the machine has ended
-            wait_until_quiet()
+        if raw.reason is not None and self.hopes:  # it will be repeated, when something else that took the machine has ended
+            self.hopes = wait_until_quiet()
         return replace(raw, took_s=time.monotonic() - began)
 
 
