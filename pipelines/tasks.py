@@ -32,6 +32,7 @@ from marline.core import (
     file_sha256,
     folder_sha256,
     json_sha256,
+    located,
     machine,
     project_root,
     read_manifest,
@@ -164,6 +165,8 @@ def _key(stage: str, run: Run, inputs: tuple[Manifest, ...]) -> str:
         told["files"] = _sha256([Path(file) for file in named if file is not None])
     if stage == "tune":
         told |= {"loadtest": config.loadtest.model_dump(mode="json"), "deploy": proof}
+        replayed = [] if config.loadtest.replay is None else [located(config.loadtest.replay)]
+        told["files"] = _sha256([project_root() / "loadtests", *replayed])
         told["accelerator"] = run.accelerator.model_dump(mode="json")
     if stage in MEASURED:
         told["machine"] = machine()

@@ -1,6 +1,5 @@
 """Two servers that are none: one is a formula, the other the twin itself, played with figures that the tuner does not know."""
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -65,10 +64,10 @@ class Formula:
         return trial
 
 
-def served(service: Service, setting: Setting, load: Load) -> Measurement:
+def served(service: Service, setting: Setting, load: Load, luck: int) -> Measurement:
     """What a load test of a simulated server shows; a second run of the same load has other luck with the batches."""
     due_s = arrival_times(load)
-    latencies_ms = simulate(service, setting, due_s, expiry_ms=load.timeout_s * 1e3, seed=time.monotonic_ns() % 2**32)
+    latencies_ms = simulate(service, setting, due_s, expiry_ms=load.timeout_s * 1e3, seed=luck)
     judged = due_s >= load.warmup_s
     due_s, latencies_ms = due_s[judged], latencies_ms[judged]
     ok = np.isfinite(latencies_ms)
@@ -101,13 +100,17 @@ class Simulated(Runner):
     too_fast_rps: float = field(default=float("inf"), kw_only=True)  # where the sender cannot follow
     memory_mb: float = field(default=100.0, kw_only=True)
     asked: list[tuple[Setting, float]] = field(default_factory=list, kw_only=True)
+    purpose: str = field(default="", kw_only=True)
+
+    def run(self, archive: Path, setting: Setting, rps: float, purpose: str) -> Trial:
+        self.purpose = purpose
+        return super().run(archive, setting, rps, purpose)
 
     def _measure(self, archive: Path, setting: Setting, load: Load, number: int) -> Raw:
         assert archive.is_file()
         self.asked.append((setting, load.rps))
-        purpose = "confirm" if load.seconds == self.bench.tune.confirm_s else "search"
         return Raw(
-            measured=served(self.real(purpose), setting, load),
+            measured=served(self.real(self.purpose), setting, load, 100 + len(self.asked)),
             batches=(),
             reason="requests were sent late" if load.rps > self.too_fast_rps else self.broken(number),
             memory_mb=self.memory_mb * setting.batch_size,

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from marline.loadtest import percentile
 from marline.tune import Point, Seen, Service, Setting, at_rate, predict, refit, simulate
 from marline.tune._batches import Batch
+from marline.tune._refit import tail, under_load
 from marline.tune._twin import play, saturated_rps
 
 SIZES = (1, 2, 4, 8, 16)
@@ -134,8 +135,10 @@ def seen(real: Service, setting: Setting, rps: float) -> Seen:
     """A trial of a server that is another twin."""
     arrivals_s = poisson(rps, 3000, seed=3)
     played = play(real, setting, arrivals_s, seed=5)
-    full = round(100 * (played.mean_batch - 1) / setting.batch_size)
-    batches = [Batch(0.0, 1 + setting.batch_size * (number < full), 0.0, 0.0, 0.0) for number in range(100)]
+    full = round(100 * (played.mean_batch - 1) / max(1, setting.batch_size - 1))
+    sizes = [setting.batch_size if number < full else 1 for number in range(100)]
+    table_ms = real.table_ms()
+    batches = [Batch(0.0, size, *table_ms[size, place % table_ms.shape[1]].tolist()) for place, size in enumerate(sizes)]
     return Seen(setting, arrivals_s, played.latencies_ms, batches)
 
 
@@ -154,6 +157,23 @@ def test_overheads_that_were_wrong_are_corrected_by_trials() -> None:
     p99s = [[at_rate(one, *other).p99_ms for one in (service(), found, real)] for other in others]
     assert any(abs(before / true - 1) > 0.25 for before, _, true in p99s)
     assert all(abs(told / true - 1) < 0.1 for _, told, true in p99s)
+
+
+def test_batches_that_take_longer_under_load_are_believed_before_any_overhead_is() -> None:
+    slow = replace(service(), points=tuple(Point.of(one.batch, 1.5 * one.rows_ms) for one in service().points))
+    trials = [seen(slow, Setting(8, 5, 1), 150.0), seen(slow, Setting(1, 100, 1), 30.0)]
+
+    found = refit(service(), trials)
+
+    assert (service().batch_ms, service().request_ms, service().http_ms) == (found.batch_ms, found.request_ms, found.http_ms)
+    assert [pytest.approx(1.5 * one.p50_ms, rel=0.1) for one in service().points] == [one.p50_ms for one in found.points]
+    two = [replace(one, setting=replace(one.setting, workers=2)) for one in trials]
+    assert service() == under_load(service(), two)  # their log says how long they waited for each other, too
+
+
+@pytest.mark.parametrize(("samples", "p"), [(97, 94.8), (500, 99.0), (20_000, 99.0), (7, 50.0)])
+def test_a_tail_has_some_requests_beyond_it(samples: int, p: float) -> None:
+    assert p == pytest.approx(tail(samples), abs=0.1)
 
 
 def test_a_trial_that_lost_requests_is_seen_as_a_miss_and_does_not_break_the_fit() -> None:

@@ -98,7 +98,10 @@ def _slo(result: Mapping[str, Any]) -> str:
     return f"p{result['slo']['percentile']:g} ≤ {result['slo']['ms']:g} ms"
 
 
-def _number(value: float) -> str:
+def _number(value: float | None) -> str:
+    """Three figures; a percentile that was lost is infinite."""
+    if value is None:
+        return "∞"
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 

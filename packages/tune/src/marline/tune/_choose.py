@@ -173,7 +173,7 @@ class Chooser:
         safe = self.forecast.safe_rps(default)
         if self._at_rps is not None and self.forecast.latency_ms(default, self._at_rps) > self._slo_ms:
             return None
-        return self._confirm(self.archive, default, safe, 0.0) if safe or self._at_rps else None
+        return self._confirm(self.tuned_archive(default).file, default, safe, 0.0) if safe or self._at_rps else None
 
     def _confirm_best(self, candidates: Sequence[Setting], usual: Trial | None, noise: Noise | None) -> Trial | None:
         """The first candidate that a longer trial, as the tuned archive, shows to be better than the default beyond the noise.

@@ -19,6 +19,7 @@ from statistics import median
 
 import numpy as np
 
+from marline.archive import from_yaml, read_mar
 from marline.core import StageError, WorkerError, progress
 from marline.deploy import Server
 from marline.tune._batches import Batch, read_batches
@@ -29,6 +30,7 @@ FULL_MS = 1000  # for batches that leave as soon as they are full
 GATHER_MS = 50  # longer than a burst takes to arrive; it delays a batch, it is not part of its service time
 WARM_UP = 3
 AT_ONCE = 3  # sizes that one registration serves: each takes seconds, and a failed one ends the growth
+ROOM, FEWEST = 800, 4  # connections at most, well below what a process may open; batches that a backlog must have
 BACKLOG, BACKLOG_BATCHES, BACKLOG_S = 256, 12, 3.0  # requests that keep a worker busy; batches at least; or seconds
 
 
@@ -40,6 +42,7 @@ class _Bench:
     payloads: Sequence[Path]
     repeats: int
     slo_ms: Callable[[float], float] | None
+    room: int  # requests that may wait at once
 
 
 @dataclass(slots=True)
@@ -69,7 +72,8 @@ def measure_service(
     At least `repeats` batches of each size are kept; `slo_ms` gives the objective for t(1); `shared` says that all workers use
     one accelerator. TooLarge where memory does not even hold a batch of 1. The model must not be loaded, and is not afterwards.
     """
-    bench, found = _Bench(server, archive, model, payloads, repeats, slo_ms), _Found()
+    room = min(ROOM, from_yaml(read_mar(archive).config).job_queue_size)
+    bench, found = _Bench(server, archive, model, payloads, repeats, slo_ms, room), _Found()
     rest = batch_sizes_of(max(1, *sizes))
     while rest and not found.ended:
         chunk = rest[: AT_ONCE if found.reports else 1]
@@ -111,6 +115,8 @@ def _measure(bench: _Bench, sizes: Sequence[int], found: _Found) -> None:
     """Add what one registration can tell of these sizes; the largest of them that can be loaded is loaded."""
     while not _load(bench, sizes[-1], GATHER_MS if found.reports else FULL_MS):
         found.ended, sizes = True, sizes[:-1]
+        if not sizes:
+            return
     try:
         with Bursts(bench.server, bench.model, bench.payloads) as bursts:
             if not found.rows_ms and found.reports:
@@ -124,7 +130,7 @@ def _measure(bench: _Bench, sizes: Sequence[int], found: _Found) -> None:
                 found.ended |= bench.slo_ms is not None and _typical_ms(found, size) > bench.slo_ms(_typical_ms(found, 1))
                 if found.ended and size != sizes[-1]:
                     return
-            if sizes[-1] > 1:
+            if sizes[-1] > 1 and bench.room >= FEWEST * sizes[-1]:
                 found.gaps_ms[sizes[-1]] = _gap_ms(bench, bursts, sizes[-1], found)
     except TooLarge:
         if not found.rows_ms:
@@ -181,6 +187,7 @@ def _gap_ms(bench: _Bench, bursts: Bursts, size: int, found: _Found) -> float:
     """A busy worker's time between two full batches, on average; its batches are samples of t(b) as well."""
     typical_ms = _typical_ms(found, size)
     many = max(BACKLOG_BATCHES, min(BACKLOG // size, round(BACKLOG_S * 1e3 / typical_ms)))
+    many = min(many, bench.room // size)
     before = len(read_batches(bench.server.batches))
     took_ms = max(bursts.send(many * size))
     if not found.reports:

@@ -1,5 +1,6 @@
 """Why nothing better than the default was found, and which rates are only lower bounds, in sentences."""
 
+import math
 from collections.abc import Callable
 
 from marline.tune._noise import Noise
@@ -33,7 +34,10 @@ def nothing_better(runner: Runner, usual: Trial | None, noise: Noise | None) -> 
         return f"no rate held within {slo_ms:g} ms in a longer trial; the machine may be busy, or tune.slo_ms too low"
     if usual is None:
         lowest = min(one.at_percentile_ms for one in trials if one.valid)
-        seen = f"the lowest p{runner.bench.tune.percentile:g} seen was {lowest:.0f} ms"
+        name = f"p{runner.bench.tune.percentile:g}"
+        seen = (
+            f"the lowest {name} seen was {lowest:.0f} ms" if lowest < math.inf else f"requests beyond {name} were lost in each"
+        )
         return f"no tried rate of any configuration was within {slo_ms:g} ms; {seen}. Raise tune.slo_ms"
     others = [one for one in trials if one.setting != usual.setting and one.within(slo_ms)]
     carried = f"TorchServe's default, {usual.offered_rps:.1f} req/s within {slo_ms:g} ms"

@@ -1,7 +1,7 @@
 """The strategy `predict`: the twin says where the best setting and its limit are, a few load tests say whether that is so.
 
-Every trial is set beside what the twin says of the very same arrivals. Where the two are further apart than 15 %, the twin's
-overheads are fitted anew to all that was seen, and the whole grid is predicted again.
+Every trial is set beside what the twin says of the very same arrivals. Where their tails are further apart than 15 %, the twin
+is fitted anew to all that was seen, and the whole grid is predicted again.
 """
 
 import math
@@ -14,13 +14,12 @@ from numpy.typing import NDArray
 
 from marline.loadtest import percentile
 from marline.tune._journal import Raw
-from marline.tune._refit import Seen, refit
+from marline.tune._refit import Seen, agrees, refit, tail
 from marline.tune._service import Service
 from marline.tune._setting import Setting
 from marline.tune._trial import Trial
 from marline.tune._twin import Prediction, play, predict
 
-OFF = 0.15  # a prediction of p99 further from the measured one than this is not good enough
 TIE = 0.01  # rates closer than this are equal: then fewer workers are better, less delay, smaller batches
 BELOW, ABOVE = 0.9, 1.05  # of the predicted limit: where a setting is tried first, and next when that holds
 HIGHER, BARELY = 1.1, 0.97  # of the highest rate that held, and of the lowest that did not, where the twin was wrong
@@ -128,17 +127,16 @@ class Forecaster:
     def worth(self, setting: Setting, ratio: float) -> float:
         """The share of a setting's rate that a factor on latency is worth: what more it would carry were that allowed."""
         least, more = self._limit(setting, self.slo_ms).rps, self._limit(setting, self.slo_ms * ratio).rps
-        return min(1.0, more / least - 1) if least else 0.0
+        return min(1.0, more / least - 1) if least else 1.0
 
     def learn(self, trial: Trial, raw: Raw, rps: float, *, fit: bool = True) -> None:
         """Set a trial at the wished rate `rps` beside the twin's word for it; `fit` the twin anew where that was wrong."""
-        self.bounds.setdefault(trial.setting, Bounds()).learn(rps, held=trial.within(self.slo_ms))
-        broken = not trial.valid or trial.limit is not None
-        self.measured_ms[trial.setting, rps] = math.inf if broken else trial.at_percentile_ms
         if trial.too_large:
             self.settings = [one for one in self.settings if not _is_as_large(one, trial.setting)]
-        if not trial.valid:
+        if not trial.valid:  # it says nothing about the server
             return
+        self.bounds.setdefault(trial.setting, Bounds()).learn(rps, held=trial.within(self.slo_ms))
+        self.measured_ms[trial.setting, rps] = trial.at_percentile_ms if trial.limit is None else math.inf
         arrivals_s = raw.measured.scheduled_s
         played = play(self.service, trial.setting, arrivals_s)
         predicted = {f"p{p}_ms": percentile(played.latencies_ms, p) for p in (50, 99)}
@@ -146,7 +144,7 @@ class Forecaster:
         if not (fit and self.trusted):
             return
         self.seen.append(Seen(trial.setting, arrivals_s, raw.measured.latencies_ms, raw.batches))
-        if not abs(trial.p99_ms / predicted["p99_ms"] - 1) <= OFF:
+        if not agrees(self.service, self.seen[-1]):
             self.service = refit(self.service, self.seen)
             self._predict()
             for setting in {one.setting for one in self.seen}:
@@ -157,7 +155,7 @@ class Forecaster:
     def _correct(self, setting: Setting) -> None:
         """What is left of the error, of one setting: its limit is predicted for an objective so much lower or higher."""
         off = [self._off(one) for one in self.seen if one.setting == setting]
-        known = [math.log(ratio) for ratio in off if math.isfinite(ratio)]
+        known = [math.log(ratio) for ratio in off if 0 < ratio < math.inf]
         if known and self.told[setting].rps:
             slo_ms = self.slo_ms / math.exp(sum(known) / len(known))
             self.told[setting] = self._limit(setting, slo_ms)
@@ -167,9 +165,9 @@ class Forecaster:
         return predict(self.service, [setting], slo_ms, self.percentile, gaps=self.gaps)[0]
 
     def _off(self, one: Seen) -> float:
-        """The percentile of a trial, measured over predicted; infinite where requests were lost."""
-        played = play(self.service, one.setting, one.arrivals_s)
-        return percentile(one.latencies_ms, self.percentile) / percentile(played.latencies_ms, self.percentile)
+        """The percentile of a trial (or its tail, where lower), measured over predicted; infinite where requests were lost."""
+        played, p = play(self.service, one.setting, one.arrivals_s), min(self.percentile, tail(one.latencies_ms.size))
+        return percentile(one.latencies_ms, p) / percentile(played.latencies_ms, p)
 
     def predictions(self) -> list[dict[str, Any]]:
         """What the twin says now of every setting's limit, for result.json."""

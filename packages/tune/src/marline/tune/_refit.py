@@ -1,4 +1,8 @@
-"""Corrects what the twin believes of the overheads by what trials have shown, where the two differ."""
+"""Corrects what the twin believes by what trials have shown, where the two differ.
+
+First how long batches take: beside a sender and a server that share its cores a worker takes longer than alone, and longer
+still in the tail; its own log says by how much. Then, where that does not explain the latencies, the overheads around a batch.
+"""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -11,13 +15,16 @@ from scipy.optimize import minimize
 
 from marline.loadtest import percentile
 from marline.tune._batches import Batch
-from marline.tune._service import Service
+from marline.tune._service import Point, Service
 from marline.tune._setting import Setting
 from marline.tune._twin import play
 
-AGREES = 0.15  # of p99: what a prediction may be off
+AGREES = 0.15  # of the tail: what a prediction may be off
+BEYOND = 5  # requests at least beyond the percentile that is compared: the p99 of 97 requests is one request's luck
+LEAST, MOST = 30, 4.0  # batches of trials that say how long one takes under load, and by what factor it may be longer
 PRIOR = 0.001  # the cost of an overhead that is halved or doubled; as much as a miss of one figure by 3 %
 SMALLEST_MS = 0.01
+LOST_MS = 1e6  # what a request that is predicted to be lost counts, so that losing everything explains nothing
 FACTORS = (0.5, 1.0, 2.0, 4.0)  # of each overhead: where the search begins, as there are several valleys
 EVALUATIONS = 200
 
@@ -33,12 +40,15 @@ class Seen:
 
 
 def refit(service: Service, seen: Sequence[Seen]) -> Service:
-    """The service with the overheads that explain the trials best, or as it was where it explains every p99 within 15 %.
+    """The service that explains the trials best, or as it was where it explains every tail within 15 %.
 
-    Each trial is played again with its own arrivals. What is compared are p50, p99 and the mean batch; an overhead that the
-    trials do not determine stays where it was. Deterministic.
+    Each trial is played again with its own arrivals. What is compared are p50, the tail and the mean batch; an overhead that
+    the trials do not determine stays where it was. Deterministic.
     """
-    if all(abs(told / measured - 1) <= AGREES for one in seen for told, measured in [_p99s(service, one)]):
+    if all(agrees(service, one) for one in seen):
+        return service
+    service = under_load(service, seen)
+    if all(agrees(service, one) for one in seen):
         return service
     before = np.array([max(SMALLEST_MS, ms) for ms in (service.batch_ms, service.request_ms, service.http_ms)])
 
@@ -58,21 +68,52 @@ def refit(service: Service, seen: Sequence[Seen]) -> Service:
     return with_factors(found.x) if found.fun < cost(np.zeros(3)) else service
 
 
-def _p99s(service: Service, one: Seen) -> tuple[float, float]:
-    """Predicted and measured; 0 and 1, which never agree, where the trial lost so many that it has none."""
-    measured = percentile(one.latencies_ms, 99)
+def tail(samples: int) -> float:
+    """The highest percentile, up to the 99th, beyond which at least five of so many requests lie."""
+    return max(50.0, min(99.0, 100 * (1 - BEYOND / samples)))
+
+
+def agrees(service: Service, one: Seen) -> bool:
+    """Whether the tail of a trial is within 15 % of what the twin says of its arrivals; never where that many were lost."""
+    p = tail(one.latencies_ms.size)
+    measured = percentile(one.latencies_ms, p)
     if math.isinf(measured):
-        return 0.0, 1.0
-    return percentile(play(service, one.setting, one.arrivals_s).latencies_ms, 99), measured
+        return False
+    return abs(percentile(play(service, one.setting, one.arrivals_s).latencies_ms, p) / measured - 1) <= AGREES
+
+
+def under_load(service: Service, seen: Sequence[Seen]) -> Service:
+    """The service with batches as long as they were in the trials: each quantile of every size by the same factor.
+
+    Workers that share an accelerator log their waiting for it too, so trials of several say nothing of t(b) there.
+    """
+    typical_ms = np.median(service.table_ms().sum(axis=2), axis=1)
+    loaded = [
+        batch.total_ms / typical_ms[batch.size]
+        for one in seen
+        if one.setting.workers == 1 or not service.shared
+        for batch in one.batches
+        if 1 <= batch.size <= service.largest
+    ]
+    if len(loaded) < LEAST:
+        return service
+    alone = np.concatenate([point.rows_ms.sum(axis=1) / typical_ms[point.batch] for point in service.points])
+    points = []
+    for point in service.points:
+        rows = point.rows_ms[np.argsort(point.rows_ms.sum(axis=1), kind="stable")]
+        quantiles = (np.arange(len(rows)) + 0.5) / len(rows)
+        factors = np.clip(np.quantile(loaded, quantiles) / np.quantile(alone, quantiles), 1 / MOST, MOST)
+        points.append(Point.of(point.batch, rows * factors[:, None], reported=point.inference_ms is not None))
+    return replace(service, points=tuple(points))
 
 
 def _misses(service: Service, one: Seen) -> Iterator[float]:
     """Logarithms of predicted over measured; what was lost in a trial cannot be compared."""
     played = play(service, one.setting, one.arrivals_s)
-    for p in (50, 99):
+    for p in (50, tail(one.latencies_ms.size)):
         measured, told = percentile(one.latencies_ms, p), percentile(played.latencies_ms, p)
-        if math.isfinite(measured) and math.isfinite(told):
-            yield math.log(told / measured)
+        if math.isfinite(measured):
+            yield math.log(min(told, LOST_MS) / measured)
     sizes = [batch.size for batch in one.batches if batch.size]
     if sizes:
         yield math.log(played.mean_batch / float(np.mean(sizes)))

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from marline.core import progress
+from marline.core import LoadTestError, progress
 from marline.deploy import Server
 from marline.loadtest import Load, samples_needed, wait_until_quiet
 from marline.tune._journal import Journal, Raw
@@ -115,7 +115,13 @@ class Runner:
     def _measure(self, archive: Path, setting: Setting, load: Load, number: int) -> Raw:
         began = time.monotonic()
         self.load(archive, setting)
-        raw = run_trial(self.bench, load, number, self.journal.run)
+        try:
+            raw = run_trial(self.bench, load, number, self.journal.run)
+        except LoadTestError as error:  # of the sender, which says nothing about the server: once more
+            progress(0.99, f"trial {number} is repeated: {error}")
+            raw = run_trial(self.bench, load, number, self.journal.run)
+        if raw.reason is not None and "not idle" in raw.reason:
+            self.loaded = None  # what is left of it must not be the next one's
         if raw.reason is not None and self.hopes:  # it will be repeated, when something else that took the machine has ended
             self.hopes = wait_until_quiet()
         return replace(raw, took_s=time.monotonic() - began)

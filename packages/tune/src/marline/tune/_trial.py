@@ -9,15 +9,19 @@ from typing import Any
 import numpy as np
 import psutil
 
-from marline.core import LoadtestConfig, TuneConfig, machine, seen_gpus
+from marline.core import LoadtestConfig, TuneConfig, located, machine, seen_gpus
 from marline.deploy import Server, Status
-from marline.loadtest import Load, Measurement, Target, invalid_reason, measure, percentile, verdict
+from marline.loadtest import Load, Measurement, Target, invalid_reason, measure, percentile, samples_needed, verdict
 from marline.tune._batches import Batch, read_batches
 from marline.tune._journal import Raw
 from marline.tune._nvml import gpu_use
 from marline.tune._setting import Setting
 
 DRAIN_S, LEAST_TIMEOUT_S = 30.0, 2.0
+ENOUGH, OVER = 300, 3  # requests of a trial, and how many of a confirmation may miss the objective and it still proves it
+LONGER = 3.0
+ENOUGH, OVER = 300, 3  # requests of a trial, and how many of a confirmation may miss the objective and it still proves it
+LONGER = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,21 +101,27 @@ class Bench:
     out: Path
     logs: Path
     reported: bool = True  # whether the handler reports its batches
+    on_gpu: bool = False  # whether the model runs on a GPU, whose memory then counts
 
 
 def load_of(bench: Bench, rps: float, purpose: str, number: int) -> Load:
     """What a trial sends. Each has arrivals of its own, but for the pair that shows the noise: the same load twice.
 
+    At a low rate it lasts up to three times as long as configured, so that it has the requests that a verdict takes.
+
     That comes first, and is warmed up for longer: of two that began at once, the first had twice the latency, because Java was
     still compiling what serves a request.
     """
-    warmup_s = bench.loadtest.warmup_s
+    tune, warmup_s = bench.tune, bench.loadtest.warmup_s
+    told_s, enough = tune.trial_s, ENOUGH
+    if purpose == "confirm":
+        told_s, enough = tune.confirm_s, samples_needed(tune.percentile, tune.confidence, OVER)
     return Load(
         rps=rps,
-        seconds=bench.tune.confirm_s if purpose == "confirm" else bench.tune.trial_s,
-        warmup_s=max(warmup_s, bench.tune.trial_s) if purpose == "noise" else warmup_s,
+        seconds=max(told_s, min(LONGER * told_s, enough / rps)),
+        warmup_s=max(warmup_s, tune.trial_s) if purpose == "noise" else warmup_s,
         arrivals=bench.loadtest.arrivals,
-        replay=Path(bench.loadtest.replay) if bench.loadtest.replay is not None else None,
+        replay=located(bench.loadtest.replay) if bench.loadtest.replay is not None else None,
         seed=bench.loadtest.seed + (0 if purpose == "noise" else number),
         timeout_s=max(LEAST_TIMEOUT_S, 3 * bench.slo_ms / 1e3),  # the tail must be seen well beyond the objective
     )
@@ -132,18 +142,20 @@ def run_trial(bench: Bench, load: Load, number: int, run: str) -> Raw:
             processes=bench.loadtest.processes,
             expect_workers=bench.loadtest.expect_workers,
         )
-    _drain(bench)
+    idle = _drain(bench)
     after = client.describe(bench.model)
     batches = tuple(batch for batch in read_batches(bench.server.batches) if batch.ended_s >= began)
     reason = invalid_reason(measured, load, bench.slo_ms, bench.tune.percentile) or _server_reason(
         before, after, measured, batches if bench.reported else None
     )
+    if reason is None and not idle:
+        reason = f"the server was not idle {DRAIN_S:.0f} s after the load"
     return Raw(
         measured=measured,
         batches=batches,
         reason=reason,
         memory_mb=_memory_mb(after),
-        gpu_share=_gpu_share(),
+        gpu_share=_gpu_share() if bench.on_gpu else None,
         gpu=gpu,
         run=run,
     )
@@ -235,8 +247,8 @@ def _server_reason(before: Any, after: Any, measured: Measurement, batches: Sequ
     return None
 
 
-def _drain(bench: Bench) -> None:
-    """Wait until the server is idle: a request that was given up is still computed, and must not slow the next trial."""
+def _drain(bench: Bench) -> bool:
+    """Wait until the server is idle, and say whether it is: a request that was given up is computed all the same."""
     deadline = time.monotonic() + DRAIN_S
     quiet_s, still_since, seen = max(0.3, 2 * bench.slo_ms / 1e3), time.monotonic(), -1
     while time.monotonic() < deadline:
@@ -244,8 +256,9 @@ def _drain(bench: Bench) -> None:
         if done != seen or (status is not None and status.pending):
             still_since, seen = time.monotonic(), done
         elif time.monotonic() - still_since > quiet_s:
-            return
+            return True
         time.sleep(0.1)
+    return False
 
 
 def _finite(value: float) -> float | None:

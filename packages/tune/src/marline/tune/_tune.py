@@ -19,7 +19,10 @@ from marline.core import (
     TuneConfig,
     code_sha256,
     file_sha256,
+    folder_sha256,
+    located,
     machine,
+    project_root,
     seal,
     verify,
     write_json,
@@ -67,7 +70,9 @@ def tune(config: Config, accelerator: Accelerator, inputs: Sequence[Manifest], o
         service = _service(journal, config, accelerator, server, archive, payloads)
         slo, (told, left_out) = slo_of(config, service.points[0].p50_ms), _within(config, service, archive)
         reports = is_reported(service.points)
-        bench = Bench(server, config.model, payloads, told, config.loadtest, slo["ms"], out, logs, reports)
+        bench = Bench(
+            server, config.model, payloads, told, config.loadtest, slo["ms"], out, logs, reports, accelerator.kind == "cuda"
+        )
         runner = Runner(bench, journal, expected=told.steps + 4)
         chooser = Chooser(runner, archive, _forecast(bench, service))
         choice = chooser.choose()
@@ -120,6 +125,8 @@ def _journal(config: Config, accelerator: Accelerator, archive_sha256: str, payl
         "accelerator": accelerator.model_dump(mode="json"),
         "machine": machine(),
         "code": code_sha256("tune"),
+        "sender": folder_sha256(project_root() / "loadtests"),
+        "replay": file_sha256(located(config.loadtest.replay)) if config.loadtest.replay is not None else None,
     }
     fresh = config.fresh is not None and STAGES.index(config.fresh) <= STAGES.index("tune")
     return Journal.of(out.parent.parent, told, out.parent.name, fresh=fresh, keep=config.keep_runs)
@@ -153,8 +160,7 @@ def _service(
 def _forecast(bench: Bench, service: Service) -> Forecaster:
     """The twin of this server, and every setting there is to choose from."""
     told, predicts = bench.tune, bench.tune.strategy == "predict"
-    sizes = [point.batch for point in service.points] if predicts else told.batch_sizes
-    settings = [default_of(told), *grid(told, sizes)]
+    settings = [default_of(told), *grid(told, told.batch_sizes)]
     poisson = bench.loadtest.arrivals == "poisson"
     gaps = None if poisson else np.diff(arrival_times(replace(load_of(bench, GAPS_RPS, "search", 0), seconds=GAPS_S)))
     return Forecaster(service, settings, bench.slo_ms, told.percentile, gaps=gaps, trusted=predicts)
