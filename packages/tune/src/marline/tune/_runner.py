@@ -13,7 +13,7 @@ from marline.tune._setting import Setting
 from marline.tune._trial import Bench, Trial, judge, load_of, run_trial
 
 AGAIN, SURE = 4, 3  # trials in which a confirmation may look for a rate that holds, and those it gets whatever the time
-STEP_DOWN, NARROW = 0.85, 0.93  # after a trial that missed the objective, and after one that left it undecided
+STEPS_DOWN, NARROW = (0.85, 0.7, 0.55), 0.93  # after the first, second, third miss, and after a trial that left it undecided
 CONFIRM_SHARE = 1.5  # of the budget: when confirmations beyond those end
 DEFAULT_SHARE = 2.0  # and the search for the default, which must have its chance: a gain is over its best rate
 
@@ -82,7 +82,7 @@ class Runner:
 
         With `at_rps` that is the one rate that counts.
         """
-        rate, again = at_rps or rps, False
+        rate, again, missed = at_rps or rps, False, 0
         for turn in range(AGAIN):
             if rate <= to_beat_rps or (turn >= SURE and not self.in_time(CONFIRM_SHARE)):
                 break
@@ -92,7 +92,9 @@ class Runner:
             if trial.valid or again:  # a trial that stays invalid may be so because this rate is too much
                 if at_rps is not None:
                     break
-                rate *= NARROW if trial.within(self.bench.slo_ms) else STEP_DOWN
+                within = trial.within(self.bench.slo_ms)
+                rate *= NARROW if within else STEPS_DOWN[min(missed, len(STEPS_DOWN) - 1)]
+                missed += not within
             again = not trial.valid
         return None
 

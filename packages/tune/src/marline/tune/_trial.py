@@ -19,9 +19,9 @@ from marline.tune._setting import Setting
 
 DRAIN_S, LEAST_TIMEOUT_S = 30.0, 2.0
 ENOUGH, OVER = 300, 3  # requests of a trial, and how many of a confirmation may miss the objective and it still proves it
-LONGER = 3.0
+LONGER, LONGEST = 2.0, 3.0  # times as long as configured: a trial, and a confirmation, at a low rate
 ENOUGH, OVER = 300, 3  # requests of a trial, and how many of a confirmation may miss the objective and it still proves it
-LONGER = 3.0
+LONGER, LONGEST = 2.0, 3.0  # times as long as configured: a trial, and a confirmation, at a low rate
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,18 +107,18 @@ class Bench:
 def load_of(bench: Bench, rps: float, purpose: str, number: int) -> Load:
     """What a trial sends. Each has arrivals of its own, but for the pair that shows the noise: the same load twice.
 
-    At a low rate it lasts up to three times as long as configured, so that it has the requests that a verdict takes.
+    At a low rate it lasts longer than configured, up to a limit, so that it has the requests that a verdict takes.
 
     That comes first, and is warmed up for longer: of two that began at once, the first had twice the latency, because Java was
     still compiling what serves a request.
     """
     tune, warmup_s = bench.tune, bench.loadtest.warmup_s
-    told_s, enough = tune.trial_s, ENOUGH
+    told_s, enough, longer = tune.trial_s, ENOUGH, LONGER
     if purpose == "confirm":
-        told_s, enough = tune.confirm_s, samples_needed(tune.percentile, tune.confidence, OVER)
+        told_s, enough, longer = tune.confirm_s, samples_needed(tune.percentile, tune.confidence, OVER), LONGEST
     return Load(
         rps=rps,
-        seconds=max(told_s, min(LONGER * told_s, enough / rps)),
+        seconds=max(told_s, min(longer * told_s, enough / rps)),
         warmup_s=max(warmup_s, tune.trial_s) if purpose == "noise" else warmup_s,
         arrivals=bench.loadtest.arrivals,
         replay=located(bench.loadtest.replay) if bench.loadtest.replay is not None else None,
