@@ -78,8 +78,7 @@ def test_few_trials_find_nearly_the_best_and_promise_no_more_than_it_carries(
 
     found = {setting: limit_rps(real, setting) for setting in chooser.forecast.settings}
     assert 0.97 * max(found.values()) <= found[choice.setting]
-    # An unlucky confirmation steps down once, by 0.93, from 0.94 of the limit or from where p99 is at 0.85 of the objective.
-    assert 0.8 * found[choice.setting] <= choice.chosen["rps"] <= found[choice.setting]
+    assert 0.85 * found[choice.setting] <= choice.chosen["rps"] <= found[choice.setting]
     assert len(chooser.runner.trials) <= 8
     assert ["noise", "noise"] == [trial.purpose for trial in chooser.runner.trials[:2]]
     assert choice.chosen["slo_met"] is choice.default["slo_met"] is True

@@ -138,8 +138,7 @@ def _service(
     """The service curve and what the server adds to it, measured unless an interrupted run has done so."""
     kept = journal.read("service")
     if kept is not None:
-        points = tuple(Point(**{**one, "stages_ms": tuple(map(tuple, one["stages_ms"]))}) for one in kept["points"])
-        return Service(**{**kept, "points": points})
+        return Service.read(kept)
     told = config.tune
     with gpu_use("service curve") as gpu:
         service = measure_service(
