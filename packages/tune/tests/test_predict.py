@@ -3,12 +3,14 @@
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from marline.tune import Service, Setting, predict
-from marline.tune._predict import BELOW, CLOSE, Bounds, Forecaster, rival_of
+from marline.tune import Service, Setting, predict, simulate
+from marline.tune._predict import BELOW, CLOSE, REACH, Bounds, Forecaster, rival_of
+from marline.tune._refit import Seen
 from marline.tune._runner import decisive
 
 SETTINGS = [Setting(1, 100, 1), *(Setting(size, delay, 1) for size in (4, 16) for delay in (2, 10))]
@@ -72,6 +74,24 @@ def test_without_trust_in_the_twin_only_what_was_measured_counts(service: Servic
 def test_what_is_promised_leaves_room_for_what_a_trial_did_not_meet(forecast: Forecaster) -> None:
     for setting in SETTINGS:
         assert 0 < forecast.safe_rps(setting) <= 0.94 * forecast.limit_rps(setting)
+
+
+@pytest.mark.parametrize(("off", "share"), [(0.5, 0.2), (0.5, 0.9), (1.5, 0.2), (1.5, 0.9)])
+def test_a_correction_upwards_goes_little_beyond_what_was_tried(
+    forecast: Forecaster, service: Service, off: float, share: float
+) -> None:
+    setting = Setting(4, 2, 1)
+    (twin,) = predict(service, [setting], 100.0, 99)
+    arrivals_s = np.cumsum(np.random.default_rng(3).exponential(1 / (share * twin.rps), 2000))
+    rate = arrivals_s.size / arrivals_s[-1]
+    forecast.seen.append(Seen(setting, arrivals_s, off * simulate(service, setting, arrivals_s)))
+
+    forecast._correct(setting)
+
+    told = forecast.told[setting]
+    assert told.rps <= (twin.rps if off > 1 else max(twin.rps, REACH * rate) + 1e-6)
+    assert (told.rps > twin.rps) == (off < 1 and REACH * rate > twin.rps)
+    assert told.p99_ms <= 1.01 * 100.0
 
 
 def test_a_share_of_the_latency_is_worth_a_share_of_the_rate(forecast: Forecaster, service: Service) -> None:

@@ -16,7 +16,7 @@ import pytest
 from marline.core import read_config
 from marline.deploy import Server, ask
 from marline.loadtest import Load, Target, measure, percentile
-from marline.tune._curve import fitting_curve
+from marline.tune._curve import measure_service
 from marline.tune._tune import within_curve
 
 Obey = Callable[..., Any]
@@ -148,7 +148,7 @@ def test_f09_the_tuner_goes_on_with_the_batches_that_memory_holds(
     order = tmp_path / "order.json"
     order.write_text(json.dumps({"n": 1}))
 
-    curve = fitting_curve(server, make("large", {"most": 2}), "large", [order], [2, 4], 2)
+    curve = measure_service(server, make("large", {"most": 2}), "large", [order], [2, 4], 2).points
 
     assert [1, 2] == [point.batch for point in curve]
     told = read_config(["model=digits_cnn", "tune.batch_sizes=[2,4]"]).config.tune

@@ -35,11 +35,13 @@ from marline.tune import Service, Setting, measure_service, predict, simulate
 from marline.tune._batches import read_batches
 from packages.handler.bench.parts.archives import life
 from packages.handler.bench.parts.figure import figure
-from packages.tune.bench.parts.kept import once
+from packages.tune.bench.parts.kept import MEASURING, once
 
 MODEL, PERCENTILE, REPEATS = "digits_cnn", 99.0, 30
 SHARES, BEYOND = (0.8, 0.95, 1.1), (0.65, 1.25)
 SHORTEST_S, WARM_S, FLOOD_S, FLOOD, TIMEOUT_S = 15.0, 2.0, 8.0, 1.4, 10.0
+TWIN = ("_twin", "_twin_loop", "_service", "_curve", "_burst", "_batches")
+CODE = (*MEASURING, *(f"packages/tune/src/marline/tune/{name}.py" for name in TWIN), "packages/tune/bench/parts/accuracy.py")
 ENOUGH, LONGEST_S = 600, 40.0  # requests of a trial, which is longer where they come slowly
 BARS = {"highest rate": 0.05, "p99": 0.15, "saturated": 0.05}
 Errors = dict[str, float]
@@ -100,11 +102,11 @@ def _cells(curve: Curve) -> list[dict[str, Any]]:
                 started.append(stack.enter_context(_started(curve)))
             return started[0]
 
-        service = Service.read(once(f"accuracy-{curve.key}-service", lambda: asdict(_service(bench(), curve))))
+        service = Service.read(once(f"accuracy-{curve.key}-service", lambda: asdict(_service(bench(), curve)), code=CODE))
         cells = []
         for setting in curve.settings:
             name = f"accuracy-{curve.key}-{setting.batch_size}-{setting.max_batch_delay_ms}-{setting.workers}"
-            cells.append(once(name, partial(_cell, bench, curve, service, setting)))
+            cells.append(once(name, partial(_cell, bench, curve, service, setting), code=CODE))
         return cells
 
 

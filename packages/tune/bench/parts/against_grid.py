@@ -10,7 +10,7 @@ import optuna
 
 from packages.handler.bench.parts.figure import figure
 from packages.tune.bench.parts.cells import Cell, limits, measured_cell
-from packages.tune.bench.parts.kept import once
+from packages.tune.bench.parts.kept import MEASURING, once
 from packages.tune.bench.parts.tunings import MODEL, tuned
 
 # curve, time scale, objective in ms: the best rates are what two cores carry
@@ -23,6 +23,7 @@ SIZES, DELAYS_MS = (2, 4, 8, 16, 32, 64), (1, 2, 5, 10, 20)
 DEFAULT = (1, 100)
 REACHED, SHARE, TESTS = 0.97, 0.10, 6
 DRAWS, SEEDS, SURE = 2000, 200, 0.95
+CODE = (*MEASURING, "packages/tune/bench/parts/cells.py")
 
 Found = Mapping[tuple[int, int], Cell]
 
@@ -38,7 +39,7 @@ def _rows(curve: tuple[str, int, int]) -> list[dict[str, Any]]:
     axes = (f"tune.batch_sizes=[{','.join(map(str, SIZES))}]", f"tune.max_batch_delays_ms=[{','.join(map(str, DELAYS_MS))}]")
     result = once(f"grid-tuned-{key}", lambda: _kept(tuned(*words, *axes, "profile=standard")))
     cells = {
-        (size, delay): Cell(**once(f"grid-{key}-{size}-{delay}", partial(measured_cell, words, slo_ms, size, delay)))
+        (size, delay): Cell(**once(f"grid-{key}-{size}-{delay}", partial(measured_cell, words, slo_ms, size, delay), code=CODE))
         for size, delay in (DEFAULT, *product(SIZES, DELAYS_MS))  # the tuner may keep the default
     }
     rates = {place: cell.rps for place, cell in cells.items()}

@@ -11,7 +11,7 @@ Batches of 1 come last: Java has compiled what serves a request by then, which a
 Of a handler that does not report its batches TorchServe says how long each took, and no stage is known.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -28,7 +28,7 @@ from marline.tune._service import Point, Service, Stages
 
 FULL_MS = 1000  # for batches that leave as soon as they are full
 GATHER_MS = 50  # longer than a burst takes to arrive; it delays a batch, it is not part of its service time
-WARM_UP = 3
+WARM_UP, KNOWN = 3, 5  # bursts of each size that are not kept; and after which it is known whether larger ones make sense
 AT_ONCE = 3  # sizes that one registration serves: each takes seconds, and a failed one ends the growth
 ROOM, FEWEST = 800, 4  # connections at most, well below what a process may open; batches that a backlog must have
 BACKLOG, BACKLOG_BATCHES, BACKLOG_S = 256, 12, 3.0  # requests that keep a worker busy; batches at least; or seconds
@@ -93,13 +93,6 @@ def measure_service(
     )
 
 
-def fitting_curve(
-    server: Server, archive: Path, model: str, payloads: Sequence[Path], sizes: Sequence[int], repeats: int
-) -> list[Point]:
-    """The points of `measure_service`, without an objective."""
-    return list(measure_service(server, archive, model, payloads, sizes, repeats).points)
-
-
 def batch_sizes_of(largest: int) -> list[int]:
     """1, 2, 4, ... up to and including `largest`: published curves are no lines, so every power of two is measured."""
     sizes = [1 << power for power in range(largest.bit_length()) if 1 << power <= largest]
@@ -112,32 +105,40 @@ def is_reported(curve: Sequence[Point]) -> bool:
 
 
 def _measure(bench: _Bench, sizes: Sequence[int], found: _Found) -> None:
-    """Add what one registration can tell of these sizes; the largest of them that can be loaded is loaded."""
-    while not _load(bench, sizes[-1], GATHER_MS if found.reports else FULL_MS):
-        found.ended, sizes = True, sizes[:-1]
-        if not sizes:
-            return
+    """Add what one registration can tell of these sizes; without the largest of them where memory ends."""
+    while sizes and not _measured(bench, sizes, found):
+        found.ended, sizes = True, [size for size in sizes[:-1] if size not in found.rows_ms]
+
+
+def _measured(bench: _Bench, sizes: Sequence[int], found: _Found) -> bool:
+    """Whether memory held them all; what was measured before it ended is kept."""
+    if not _load(bench, sizes[-1], GATHER_MS if found.reports else FULL_MS):
+        return False
     try:
         with Bursts(bench.server, bench.model, bench.payloads) as bursts:
-            if not found.rows_ms and found.reports:
-                before = len(read_batches(bench.server.batches))
-                bursts.send(1)
-                found.reports = len(read_batches(bench.server.batches)) > before
-            if not found.reports and len(sizes) > 1:
-                return  # nobody could tell whether a burst became one batch: each size has a registration of its own
-            for size in sizes:
-                found.rows_ms[size] = [stages for stages, _ in _repeated(bench, bursts, size, found.reports)]
-                found.ended |= bench.slo_ms is not None and _typical_ms(found, size) > bench.slo_ms(_typical_ms(found, 1))
-                if found.ended and size != sizes[-1]:
-                    return
-            if sizes[-1] > 1 and bench.room >= FEWEST * sizes[-1]:
-                found.gaps_ms[sizes[-1]] = _gap_ms(bench, bursts, sizes[-1], found)
+            _measure_sizes(bench, bursts, sizes, found)
     except TooLarge:
-        if not found.rows_ms:
+        if sizes[-1] == 1:
             raise
-        found.ended = True
+        return False
     finally:
         bench.server.unload(bench.model)
+    return True
+
+
+def _measure_sizes(bench: _Bench, bursts: Bursts, sizes: Sequence[int], found: _Found) -> None:
+    """Add the stages of these sizes, and a busy worker's gap for the largest, unless the objective has no room for that."""
+    if not found.rows_ms and found.reports:
+        before = len(read_batches(bench.server.batches))
+        bursts.send(1)
+        found.reports = len(read_batches(bench.server.batches)) > before
+    if not found.reports and len(sizes) > 1:
+        return  # nobody could tell whether a burst became one batch: each size has a registration of its own
+    seen = _repeated(bench, bursts, sizes, found)
+    found.rows_ms |= {size: [stages for stages, _ in rows] for size, rows in seen.items()}
+    found.ended |= any(_is_too_long(bench, size, found.rows_ms) for size in seen)
+    if sizes[-1] > 1 and not found.ended and bench.room >= FEWEST * sizes[-1]:
+        found.gaps_ms[sizes[-1]] = _gap_ms(bench, bursts, sizes[-1], found)
 
 
 def _measure_alone(bench: _Bench, found: _Found) -> None:
@@ -145,7 +146,7 @@ def _measure_alone(bench: _Bench, found: _Found) -> None:
     _load(bench, 1, GATHER_MS)
     try:
         with Bursts(bench.server, bench.model, bench.payloads) as bursts:
-            seen = _repeated(bench, bursts, 1, found.reports)
+            seen = _repeated(bench, bursts, [1], found)[1]
             found.outside_ms = median(took_ms - sum(stages) for stages, took_ms in seen)
             found.rows_ms[1] += [stages for stages, _ in seen]
             found.gaps_ms[1] = _gap_ms(bench, bursts, 1, found)
@@ -166,26 +167,45 @@ def _load(bench: _Bench, size: int, delay_ms: int) -> bool:
     return True
 
 
-def _repeated(bench: _Bench, bursts: Bursts, size: int, reports: bool) -> list[tuple[Stages, float]]:
-    """The stages of each burst that became one batch, and how long its last answer took, in ms; without the first few."""
-    seen: list[tuple[Stages, float]] = []
-    for _ in range(bench.repeats + WARM_UP):
-        before = len(read_batches(bench.server.batches)) if reports else 0
-        took_ms = max(bursts.send(size))
-        if not reports:
-            seen.append(((0.0, bench.server.client.batch_ms(bench.model), 0.0), took_ms))
-            continue
-        batches = read_batches(bench.server.batches)[before:]
-        seen += [(_stages(batch), took_ms) for batch in batches if batch.size == size and len(batches) == 1]
-    if len(seen) < WARM_UP + 2:
-        told = f"bursts of {size} requests to {bench.model} did not arrive as batches of {size}"
-        raise StageError(f"{told}; is the machine very busy?")
-    return seen[WARM_UP:]
+def _repeated(bench: _Bench, bursts: Bursts, sizes: Sequence[int], found: _Found) -> dict[int, list[tuple[Stages, float]]]:
+    """The stages of each burst that became one batch, and how long its last answer took, in ms; without the first few.
+
+    The sizes take turns, so that a slow while of the machine meets all of them. Once one is known to take longer than the
+    objective, larger ones are left out.
+    """
+    seen: dict[int, list[tuple[Stages, float]]] = {size: [] for size in sizes}
+    for turn in range(bench.repeats + WARM_UP):
+        for size in seen:
+            seen[size] += _burst(bench, bursts, size, found.reports)
+        if turn == KNOWN - 1:
+            known = found.rows_ms | {size: [stages for stages, _ in rows] for size, rows in seen.items() if rows}
+            last = next((size for size in known if _is_too_long(bench, size, known)), max(sizes))
+            seen = {size: rows for size, rows in seen.items() if size <= last}
+    for size, rows in seen.items():
+        if len(rows) < WARM_UP + 2:
+            told = f"bursts of {size} requests to {bench.model} did not arrive as batches of {size}"
+            raise StageError(f"{told}; is the machine very busy?")
+    return {size: rows[WARM_UP:] for size, rows in seen.items()}
+
+
+def _burst(bench: _Bench, bursts: Bursts, size: int, reports: bool) -> list[tuple[Stages, float]]:
+    """The stages of one burst and how long its last answer took, in ms; nothing where it did not become one batch."""
+    before = len(read_batches(bench.server.batches)) if reports else 0
+    took_ms = max(bursts.send(size))
+    if not reports:
+        return [((0.0, bench.server.client.batch_ms(bench.model), 0.0), took_ms)]
+    batches = read_batches(bench.server.batches)[before:]
+    return [(_stages(batch), took_ms) for batch in batches if batch.size == size and len(batches) == 1]
+
+
+def _is_too_long(bench: _Bench, size: int, rows_ms: Mapping[int, Sequence[Stages]]) -> bool:
+    """Whether a batch of this size alone takes longer than the objective."""
+    return bench.slo_ms is not None and _typical_ms(rows_ms[size]) > bench.slo_ms(_typical_ms(rows_ms[1]))
 
 
 def _gap_ms(bench: _Bench, bursts: Bursts, size: int, found: _Found) -> float:
     """A busy worker's time between two full batches, on average; its batches are samples of t(b) as well."""
-    typical_ms = _typical_ms(found, size)
+    typical_ms = _typical_ms(found.rows_ms[size])
     many = max(BACKLOG_BATCHES, min(BACKLOG // size, round(BACKLOG_S * 1e3 / typical_ms)))
     many = min(many, bench.room // size)
     before = len(read_batches(bench.server.batches))
@@ -202,8 +222,8 @@ def _gap_ms(bench: _Bench, bursts: Bursts, size: int, found: _Found) -> float:
     return float(np.median([max(0.0, (other.ended_s - one.ended_s) * 1e3 - other.total_ms) for one, other in full]))
 
 
-def _typical_ms(found: _Found, size: int) -> float:
-    return median(sum(stages) for stages in found.rows_ms[size])
+def _typical_ms(rows_ms: Sequence[Stages]) -> float:
+    return median(sum(stages) for stages in rows_ms)
 
 
 def _stages(batch: Batch) -> Stages:

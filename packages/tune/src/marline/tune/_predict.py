@@ -6,7 +6,7 @@ is fitted anew to all that was seen, and the whole grid is predicted again.
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -18,13 +18,14 @@ from marline.tune._refit import Seen, agrees, refit, tail
 from marline.tune._service import Service
 from marline.tune._setting import Setting
 from marline.tune._trial import Trial
-from marline.tune._twin import Prediction, play, predict
+from marline.tune._twin import Prediction, at_rate, play, predict
 
 TIE = 0.01  # rates closer than this are equal: then fewer workers are better, less delay, smaller batches
 BELOW, ABOVE = 0.9, 1.05  # of the predicted limit: where a setting is tried first, and next when that holds
 HIGHER, BARELY = 1.1, 0.97  # of the highest rate that held, and of the lowest that did not, where the twin was wrong
 CONFIRM_AT = 0.94  # of a limit is what may be promised: what is found best of several was lucky, too
 CAREFUL = 0.85  # of the objective: a p99 measured again, near the limit, differs by as much
+REACH = 1.5  # times the highest rate that was tried: how far a correction upwards is believed
 NEAR = 0.95  # of the predicted limit: what holds there leaves little to look for
 CLOSE = 1.2  # a bracket this narrow needs no further trial
 ARRIVALS = 20_000  # of a load whose latencies are predicted at one rate
@@ -153,13 +154,23 @@ class Forecaster:
             self._correct(trial.setting)
 
     def _correct(self, setting: Setting) -> None:
-        """What is left of the error, of one setting: its limit is predicted for an objective so much lower or higher."""
-        off = [self._off(one) for one in self.seen if one.setting == setting]
-        known = [math.log(ratio) for ratio in off if 0 < ratio < math.inf]
-        if known and self.told[setting].rps:
-            slo_ms = self.slo_ms / math.exp(sum(known) / len(known))
-            self.told[setting] = self._limit(setting, slo_ms)
-            self.careful[setting] = self._limit(setting, CAREFUL * slo_ms).rps
+        """What is left of the error, of one setting: its limit is predicted for an objective so much lower or higher.
+
+        Latency far below a limit says little of where it is: a correction upwards goes only so far beyond what was tried.
+        """
+        tried = [one for one in self.seen if one.setting == setting]
+        known = [math.log(ratio) for one in tried if 0 < (ratio := self._off(one)) < math.inf]
+        twin = self._limit(setting, self.slo_ms)
+        if not known or not twin.rps:
+            return
+        off = math.exp(sum(known) / len(known))
+        found = self._limit(setting, self.slo_ms / off)
+        most = max(twin.rps, REACH * max(one.arrivals_s.size / one.arrivals_s[-1] for one in tried))
+        if found.rps > most:
+            told = at_rate(self.service, setting, most, gaps=self.gaps)
+            found = replace(found, rps=most, p50_ms=told.p50_ms, p99_ms=told.p99_ms, mean_batch=told.mean_batch)
+        self.told[setting] = replace(found, p50_ms=off * found.p50_ms, p99_ms=off * found.p99_ms)
+        self.careful[setting] = self._limit(setting, CAREFUL * self.slo_ms / off).rps
 
     def _limit(self, setting: Setting, slo_ms: float) -> Prediction:
         return predict(self.service, [setting], slo_ms, self.percentile, gaps=self.gaps)[0]
