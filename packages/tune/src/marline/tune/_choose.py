@@ -200,7 +200,7 @@ class Chooser:
             return True
         if self.runner.bench.tune.objective == "cost" and trial.setting.workers != usual.setting.workers:
             return trial.setting.workers < usual.setting.workers
-        return trial.at_percentile_ms * ((noise.p99 if noise else None) or 1.0) < usual.at_percentile_ms
+        return trial.at_percentile_ms * ((noise.tail if noise else None) or 1.0) < usual.at_percentile_ms
 
     def _gain(self, usual: Trial | None, found: Trial | None) -> float | None:
         """Chosen over default: of rates, or by `tune.objective` of latencies or workers the other way round."""

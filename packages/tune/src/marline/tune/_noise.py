@@ -17,6 +17,7 @@ class Noise:
 
     p50: float | None
     p99: float | None
+    tail: float | None  # of the percentile that the objective is about
     rps_floor: float
     trials: tuple[int, ...]  # the places of both among all trials, from 1
 
@@ -26,16 +27,17 @@ class Noise:
 
 
 def pair(run: Callable[[], Trial], trials: list[Trial], worth: Callable[[float], float]) -> Noise | None:
-    """Run the same until two trials are valid; None where they never were. `worth`: of a rate, by a ratio of p99."""
+    """Run the same until two trials are valid; None where they never were. `worth`: of a rate, by a ratio of latency."""
     found: list[Trial] = []
     while len(found) < 2 and len(trials) < ATTEMPTS:
         trial = run()
         found += [trial] if trial.valid else []
     if len(found) < 2:
         return None
-    p50, p99 = (_ratio(getattr(found[0], name), getattr(found[1], name)) for name in ("p50_ms", "p99_ms"))
+    names = ("p50_ms", "p99_ms", "at_percentile_ms")
+    p50, p99, tail = (_ratio(getattr(found[0], name), getattr(found[1], name)) for name in names)
     places = tuple(place for place, trial in enumerate(trials, 1) if trial.valid)
-    return Noise(p50, p99, worth(p99) if p99 is not None else 1.0, places)
+    return Noise(p50, p99, tail, worth(tail) if tail is not None else 1.0, places)
 
 
 def _ratio(one: float, other: float) -> float | None:

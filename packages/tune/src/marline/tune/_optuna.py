@@ -33,7 +33,10 @@ def tpe(
         setting = _suggested(asked, settings)
         rate = at_rps or asked.suggest_float("share", LEAST, MOST) * capacity_rps[setting]
         trials.append(run(setting, rate))
-        study.tell(asked, value(trials[-1]))
+        if trials[-1].valid:
+            study.tell(asked, value(trials[-1]))
+        else:  # it says nothing about the server
+            study.tell(asked, state=optuna.trial.TrialState.FAIL)
     return trials
 
 
