@@ -155,10 +155,12 @@ class Sender(User):
 
 
 def read_plan() -> dict[str, Any]:
-    """The plan, with what is in the files it names."""
+    """The plan, with what is in the files it names; a token that has a file of its own is in that alone."""
     plan = json.loads(Path(os.environ["MARLINE_PLAN"]).read_text())
     payloads = [(payload["content_type"], Path(payload["file"]).read_bytes()) for payload in plan["payloads"]]
-    return plan | {"payloads": payloads, "schedule": [float(line) for line in Path(plan["schedule"]).read_text().split()]}
+    token = json.loads(Path(plan["token_file"]).read_text())["token"] if plan["token_file"] else plan["token"]
+    schedule = [float(line) for line in Path(plan["schedule"]).read_text().split()]
+    return plan | {"token": token, "payloads": payloads, "schedule": schedule}
 
 
 @events.init.add_listener

@@ -31,6 +31,7 @@ SETTINGS: dict[str, Any] = {
     "response_timeout_s": 50,
     "startup_timeout_s": 60,
     "job_queue_size": 700,
+    "device_ids": (),
     "micro_batch_size": None,
     "extra_files": [],
     "requirements_file": None,

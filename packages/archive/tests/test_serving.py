@@ -20,6 +20,7 @@ SERVINGS = st.builds(
     job_queue_size=WHOLE,
     device=st.sampled_from(["cpu", "gpu"]),
     client_timeout_ms=st.integers(0, 10**6),
+    device_ids=st.lists(st.integers(0, 15), unique=True).map(tuple),
 )
 
 

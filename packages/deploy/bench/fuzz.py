@@ -1,7 +1,10 @@
 """Benchmark `fuzz`: ten minutes of what schemathesis makes of TorchServe's description of its addresses, sent to all of them.
 
-Without a token, and with the other address's, nothing may be let in and nothing on the server may change; with the right one it
-may only be asked (management: GET and OPTIONS). After it the server is READY, answers rightly, and leaves nothing behind.
+Among them are the gRPC addresses, with calls of every method that TorchServe's descriptors name.
+
+Without a token, and with any but the address's own, nothing may be let in and nothing on the server may change; with the right
+one it may only be asked (management: GET and OPTIONS), or, over gRPC, told to do what cannot be done. After it the server is
+READY, answers rightly, and leaves nothing behind.
 """
 
 import hashlib
@@ -9,16 +12,18 @@ import json
 import os
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import psutil
 
-from marline.core import StageError, read_config
+from marline.core import ServerError, StageError, read_config
 from marline.deploy import Server, serving
+from packages.deploy.bench.parts.grpc_calls import CALLS, Calls, called, exposed
 from packages.handler.bench.parts.environments import environment
 from packages.handler.bench.parts.figure import figure
 from packages.handler.bench.parts.small import sums
@@ -76,41 +81,70 @@ PASSES = (
 def figures(seconds: float = SECONDS) -> list[dict[str, Any]]:
     """What was answered in each pass, and what must be so during and after it."""
     program = environment("fuzz", [SCHEMATHESIS], ours_too=False).with_name("schemathesis")
-    config = read_config(["model=digits_cnn"]).config.deploy
+    config = read_config(["model=digits_cnn", "deploy.open_inference=true"]).config.deploy
+    share_s = seconds / (len(PASSES) + len(CALLS))
     with tempfile.TemporaryDirectory(prefix="marline-bench-") as work:
         folder = Path(work)
         with serving(config, folder / "logs") as server:
-            archive = sums(folder)
+            archive, old = sums(folder), [server.client.tokens.inference, server.client.tokens.management]
+            server.client.renew()
             server.load(archive, "sums", batch_size=1, max_batch_delay_ms=10, workers=1)
             right = _answer(server)
-            rows = [row for each in PASSES for row in _fuzzed(server, program, each, seconds / len(PASSES), folder)]
-            status = server.client.describe("sums")
-            ready = status is not None and status.ready == 1 and _answer(server) == right
+            rest = [_fuzzed(server, told, partial(_run, server, program, told, share_s, folder)) for told in PASSES]
+            calls = [
+                _fuzzed(server, told, partial(called, server.client, told, share_s, old, seed))
+                for seed, told in enumerate(CALLS)
+            ]
+            ready, seen = _ready(server, right)
             java = psutil.Process(int((server.folder / "java.pid").read_text()))
             tree = [java, *java.children(recursive=True)]
         orphans = [process.pid for process in tree if _runs(process)]
     return [
-        *rows,
-        figure("READY, and answers as before", int(ready), "", 1, ready, 1, f"{status}"),
+        *(row for each in (*rest, *calls) for row in each.rows),
+        figure("REST requests", sum(each.sent for each in rest), "requests", None, None, len(rest), "over all passes"),
+        _methods(calls),
+        figure("READY, and answers as before", int(ready), "", 1, ready, 1, seen),
         figure("orphans", len(orphans), "processes", 0, not orphans, len(tree), "of the server, Java and the worker"),
     ]
 
 
-def _fuzzed(server: Server, program: Path, told: Pass, seconds: float, folder: Path) -> Iterator[dict[str, Any]]:
-    """The rows of one pass."""
+@dataclass(frozen=True, slots=True)
+class Fuzzed:
+    """What one pass showed: of gRPC, the methods that were called, and those that answered as themselves."""
+
+    rows: list[dict[str, Any]]
+    sent: int
+    asked: frozenset[str]
+    served: frozenset[str]
+
+
+def _fuzzed(server: Server, told: Pass | Calls, send: Callable[[], dict[str, Any]]) -> Fuzzed:
+    """One pass, between two looks at all that may not change."""
     before = _state(server, batches=not told.authorised)
-    counted = _run(server, program, told, seconds, folder)
+    counted = send()
     after = _state(server, batches=not told.authorised)
     changed = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
-    let_in = (
-        {} if told.authorised else {name: count for name, count in counted["let_in"].items() if name.split()[1] not in OPEN}
-    )
-    sent = sum(counted["statuses"].values())
+    let_in, sent = counted["let_in"], sum(counted["statuses"].values())
     answers = ", ".join(f"{count} × {status}" for status, count in sorted(counted["statuses"].items()))
-    yield figure(f"{told}: sent", sent, "requests", 1, sent > 0, sent, answers)
-    yield figure(f"{told}: changed", len(changed), "things", 0, not changed, len(before), ", ".join(changed[:5]))
+    rows = [
+        figure(f"{told}: sent", sent, "requests", 1, sent > 0, sent, answers),
+        figure(f"{told}: changed", len(changed), "things", 0, not changed, len(before), ", ".join(changed[:5])),
+    ]
     if not told.authorised:
-        yield figure(f"{told}: let in", sum(let_in.values()), "requests", 0, not let_in, sent, ", ".join(sorted(let_in)[:5]))
+        names = ", ".join(sorted(let_in)[:5])
+        rows.append(figure(f"{told}: let in", sum(let_in.values()), "requests", 0, not let_in, sent, names))
+    return Fuzzed(rows, sent, frozenset(counted.get("asked", ())), frozenset(counted.get("served", ())))
+
+
+def _methods(calls: Sequence[Fuzzed]) -> dict[str, Any]:
+    """Whether every gRPC method there is was called by strangers, and answered who has the token as itself, not as unknown."""
+    names = {method.full_name for told in CALLS for method in exposed(told.address)}
+    asked, served = set[str](), set[str]()
+    for each, told in zip(calls, CALLS, strict=True):
+        (served if told.authorised else asked).update(each.served if told.authorised else each.asked)
+    missing, sent = sorted(names - (asked & served)), sum(each.sent for each in calls)
+    note = f"{sent} calls; {', '.join(missing) or 'all'} {'not reached' if missing else 'called with its token and without'}"
+    return figure("gRPC methods reached", len(asked & served), "methods", len(names), not missing, sent, note)
 
 
 def _run(server: Server, program: Path, told: Pass, seconds: float, folder: Path) -> dict[str, Any]:
@@ -138,6 +172,7 @@ def _run(server: Server, program: Path, told: Pass, seconds: float, folder: Path
     if ran.returncode not in (0, 1):  # 1 where an answer was a 5xx, which some are
         raise StageError(f"schemathesis could not ask the {told}: {(folder / 'fuzz.log').read_text()[-600:]}")
     found: dict[str, Any] = json.loads(counted.read_text())
+    found["let_in"] = {name: count for name, count in found["let_in"].items() if name.split()[1] not in OPEN}
     return found
 
 
@@ -177,6 +212,15 @@ def _runs(process: psutil.Process) -> bool:
         return bool(process.status() != psutil.STATUS_ZOMBIE)  # one that its new parent has not yet noticed is over
     except psutil.NoSuchProcess:
         return False
+
+
+def _ready(server: Server, right: tuple[int, bytes]) -> tuple[bool, str]:
+    """Whether the model is READY and answers as it did; a worker may say the one and never do the other."""
+    try:
+        status = server.client.describe("sums")
+        return status is not None and status.ready == 1 and _answer(server) == right, f"{status}"
+    except ServerError as error:
+        return False, str(error)
 
 
 def _answer(server: Server) -> tuple[int, bytes]:

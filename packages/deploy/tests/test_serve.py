@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from marline.core import Config, RequestError, Section, read_config, seal
-from marline.deploy.serve import requested, servable
+from marline.core import Config, RequestError, Section, read_config, read_state, seal, write_state
+from marline.deploy.serve import refuse_served, requested, servable
 
 OLD, NEW, NEWER = "20260101-000000-0001", "20260102-000000-0002", "20260103-000000-0003"
 
@@ -66,6 +66,35 @@ def test_the_command_exits_with_two_where_there_is_nothing_to_serve(tmp_path: Pa
 
     assert (2, "") == (refused.returncode, refused.stdout)
     assert "Traceback" not in refused.stderr
+
+
+def served_by(pid: int, token_file: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(home))
+    url = "http://127.0.0.1:4711/predictions/digits_cnn"
+    write_state("digits_cnn", {"pid": pid, "predictions_url": url, "token_file": str(token_file)})
+
+
+def test_a_model_that_is_served_is_not_served_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    token_file = tmp_path / "token.json"
+    token_file.touch()
+    served_by(os.getpid(), token_file, tmp_path, monkeypatch)
+
+    with pytest.raises(RequestError, match=f"by process {os.getpid()} at port 4711; .* nox -s swap -- model=digits_cnn"):
+        refuse_served([config_of()])
+
+    token_file.unlink()  # the server is gone, and its pid another's
+    refuse_served([config_of()])
+
+
+def test_a_model_whose_server_was_killed_is_served_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait(60)
+    (tmp_path / "token.json").touch()
+    served_by(ended.pid, tmp_path / "token.json", tmp_path, monkeypatch)
+
+    refuse_served([config_of()])
+
+    assert read_state("digits_cnn") is None
 
 
 def test_the_state_of_a_server_is_its_owner_s_alone(tmp_path: Path) -> None:

@@ -151,7 +151,9 @@ def _alone(folder: Path) -> list[str]:
 
 
 def _write_state(url: str, payload: Path, home: Path, **told: int) -> None:
-    token = {"token": "a-token", "token_file": str(payload)}
+    token_file = payload.with_name("token.json")
+    token_file.write_text('{"token": "a-token"}')
+    token = {"token": "a-token", "token_file": str(token_file)}
     state = {"predictions_url": url, **token, "pid": os.getpid(), "payloads": [str(payload)], "slo_ms": 100.0} | told
     subprocess.run([sys.executable, "-c", STATE, json.dumps(state)], env=_environment(home), check=True, timeout=60)
 

@@ -17,7 +17,7 @@ from marline.core import LoadTestError
 from marline.deploy import content_type_of
 from marline.load._samples import ENDINGS
 from marline.loadtest import Load, Target, arrival_times, measure, percentile, phases, read_measurement, read_phases
-from marline.loadtest._measure import content_type
+from marline.loadtest._measure import _write_plan, content_type
 
 Serve = Callable[..., Target]
 
@@ -151,6 +151,13 @@ def test_a_request_whose_token_was_renewed_is_sent_again_with_the_new_one(serve:
         answer.split(" image")[0] for answer in samples["answer"]
     }
     assert np.nanmax(measurement.latencies_ms) >= 50  # the wait for the new one counts
+
+
+def test_a_token_that_has_a_file_is_not_written_down_again(payload: Path, tmp_path: Path) -> None:
+    target = Target(url="http://127.0.0.1:1/", token="a-token", token_file=tmp_path / "token.json")
+
+    assert "a-token" not in _write_plan(tmp_path, target, [payload], 1.0).read_text()
+    assert "a-token" in _write_plan(tmp_path, replace(target, token_file=None), [payload], 1.0).read_text()
 
 
 def test_a_token_that_is_wrong_for_good_is_a_lost_request(serve: Serve, payload: Path, tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ def archive(
         startup_timeout_s=config.startup_timeout_s,
         job_queue_size=config.job_queue_size,
         device=device,
+        device_ids=config.device_ids,
     )
     file = out / f"{model}.mar"
     with tempfile.TemporaryDirectory(prefix="marline-") as work:

@@ -23,6 +23,7 @@ class Serving:
     job_queue_size: int
     device: str  # cpu | gpu
     client_timeout_ms: int = 0  # a request that has waited for longer is dropped without an answer; 0: none is
+    device_ids: tuple[int, ...] = ()  # among the GPUs that the server sees, in the order its workers get them; none: it chooses
 
 
 DEFAULT = Serving(  # for archives built outside a run, where no configs/default.yaml need be; a test holds them equal
@@ -72,6 +73,7 @@ def _frontend(serving: Serving) -> dict[str, Any]:
         "clientTimeoutInMills": serving.client_timeout_ms,
         "useJobTicket": False,
         "deviceType": serving.device,
+        **({"deviceIds": list(serving.device_ids)} if serving.device_ids else {}),
     }
 
 
@@ -92,4 +94,5 @@ def from_yaml(text: str) -> Serving:
         job_queue_size=values["jobQueueSize"],
         device=values["deviceType"],
         client_timeout_ms=values["clientTimeoutInMills"],
+        device_ids=tuple(values.get("deviceIds") or ()),
     )

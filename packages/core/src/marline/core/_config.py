@@ -197,6 +197,9 @@ class ArchiveConfig(Section):
     response_timeout_s: int = Field(ge=1, description="a worker silent for longer is replaced", examples=[60])
     startup_timeout_s: int = Field(ge=1, description="a worker must load its model within this", examples=[120])
     job_queue_size: int = Field(ge=1, description="requests that may wait per model", examples=[1000])
+    device_ids: tuple[Annotated[int, Field(ge=0)], ...] = Field(
+        description="GPUs for the workers, in turn, by their places among those the server sees", examples=["[0,1]"]
+    )
     micro_batch_size: Annotated[int, Field(ge=1, le=1024)] | None = Field(
         description="the model begins when so many of a batch are preprocessed; for accelerators", examples=["null"]
     )
@@ -213,6 +216,13 @@ class ArchiveConfig(Section):
     def _file_exists(cls, value: str | None) -> str | None:
         if value is not None and not Path(value).is_file():
             raise ValueError("there is no such file")
+        return value
+
+    @field_validator("device_ids")
+    @classmethod
+    def _said_once(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if len(value) != len(set(value)):
+            raise ValueError("a GPU is named twice")
         return value
 
     @field_validator("extra_files")

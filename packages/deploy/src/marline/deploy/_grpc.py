@@ -2,7 +2,7 @@
 
 Facts of 0.12 that shape this: a full queue and an unknown model are INTERNAL, a worker killed by SIGKILL RESOURCE_EXHAUSTED, a
 message that is too large is reset without a word, and the status of one request in a batch is lost: what our handler refuses
-arrives as OK with the refusal as its body. A PredictionException's own code is lost too.
+arrives as OK with the refusal as its body. A PredictionException's own code is lost too. Both streams do harm (README).
 """
 
 import json

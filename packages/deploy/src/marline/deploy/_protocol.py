@@ -36,6 +36,11 @@ def call(channel: Any, service: str, method: str) -> Any:
     )
 
 
+def services() -> tuple[Any, ...]:
+    """The descriptors of every service that TorchServe has, whether a server offers it or not."""
+    return tuple(one for name in OURS for one in _pool().FindFileByName(name).services_by_name.values())
+
+
 @cache
 def _pool() -> descriptor_pool.DescriptorPool:
     """A pool of its own: other libraries put messages of the same names into the common one."""

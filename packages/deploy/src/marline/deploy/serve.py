@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from marline.archive import requirements_of
 from marline.core import (
@@ -20,6 +21,7 @@ from marline.core import (
     project_root,
     read_config,
     read_manifest,
+    read_state,
     runs,
 )
 from marline.deploy._asking import Outcome, Wish, answer, asked
@@ -35,6 +37,7 @@ def main(words: Sequence[str]) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a stop in order, like Ctrl-C
     try:
         configs = requested(words)
+        refuse_served(configs)
         serve(configs, [servable(config, project_root() / config.artifacts) for config in configs])
     except MarlineError as error:
         print(f"serve: {error}", file=sys.stderr)
@@ -61,6 +64,19 @@ def requested(words: Sequence[str]) -> list[Config]:
         if config.run is not None:
             raise RequestError(f"run={config.run} is a run of one model, and {len(names)} are named; serve them one by one")
     return configs
+
+
+def refuse_served(configs: Sequence[Config]) -> None:
+    """RequestError where a server of ours has one of the models: the files by which others find it are of one server."""
+    for config in configs:
+        state = read_state(config.model)
+        if state is None or not Path(state["token_file"]).is_file():  # gone with its server, whoever has its pid now
+            continue
+        model, pid, port = config.model, state["pid"], urlsplit(state["predictions_url"]).port
+        raise RequestError(
+            f"{model} is served already, by process {pid} at port {port}; end that with Ctrl-C or kill {pid}, or have it take "
+            f"the newest archive with nox -s swap -- model={model}"
+        )
 
 
 def servable(config: Config, artifacts: Path) -> Manifest:

@@ -121,7 +121,7 @@ def _write_plan(out: Path, target: Target, payloads: Sequence[Path], timeout_s: 
     plan.unlink(missing_ok=True)
     content = {
         "url": target.url,
-        "token": target.token,
+        "token": target.token if target.token_file is None else None,  # what is killed leaves its plan behind
         "token_file": str(target.token_file) if target.token_file is not None else None,
         "payloads": [{"file": str(file.resolve()), "content_type": content_type(file)} for file in payloads],
         "schedule": str(out.resolve() / "schedule.txt"),

@@ -63,10 +63,17 @@ def others_diagnosed(report: Report) -> str:
 def valued(report: Report) -> Table:
     """The values the tuned archive asks for, and what it asked for before."""
     rows = (
-        Row((one["key"], number(one["was"]), number(one["now"]), one["why"]), "chosen" * (one["was"] != one["now"]))
+        Row((one["key"], _value(one["was"]), _value(one["now"]), one["why"]), "chosen" * (one["was"] != one["now"]))
         for one in report["values"]
     )
     return Table(("model-config.yaml", "was", "is", "why"), tuple(rows), frozenset({0, 3}))
+
+
+def _value(told: int | list[int]) -> str:
+    """A number, or the GPUs of deviceIds; where none are said TorchServe chooses."""
+    if isinstance(told, list):
+        return ", ".join(map(str, told)) or "–"
+    return number(told)
 
 
 def watched(report: Report) -> Table:

@@ -144,8 +144,9 @@ def _curve_note(report: Report) -> str:
 
 
 def frontend(report: dict[str, Any]) -> str:
-    """The lines of model-config.yaml that hold the tuned values."""
-    return "\n".join(f"{key}: {told['now']}" for told in report["values"] for key in told["key"].split(", "))
+    """The lines of model-config.yaml that hold the tuned values; a list that is empty is not said there."""
+    values = [told for told in report["values"] if told["now"] != []]
+    return "\n".join(f"{key}: {told['now']}" for told in values for key in told["key"].split(", "))
 
 
 def register(report: dict[str, Any]) -> str:

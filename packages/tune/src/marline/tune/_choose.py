@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from marline.tune._devices import NO_GPU, Devices
 from marline.tune._explain import lower_bound, nothing_better
 from marline.tune._noise import Noise, pair
 from marline.tune._optuna import tpe
@@ -39,11 +40,12 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Chooser:
-    """One tuning run: what runs the trials, the archive they are of, and the twin."""
+    """One tuning run: what runs the trials, the archive they are of, the twin, and the GPUs where they are what serves."""
 
     runner: Runner
     archive: Path
     forecast: Forecaster
+    devices: Devices = NO_GPU
 
     def choose(self) -> Choice:
         """Measure the noise, look for candidates, confirm the default and the best, each by a longer trial."""
@@ -75,8 +77,8 @@ class Chooser:
 
     def tuned_archive(self, setting: Setting) -> Tuned:
         """The archive that asks for a setting itself."""
-        service, out = self.forecast.service, self.runner.bench.out
-        return tuned_archive(self.archive, setting, service.points, self._slo_ms, out, shared=service.shared)
+        service, out, slo_ms = self.forecast.service, self.runner.bench.out, self._slo_ms
+        return tuned_archive(self.archive, setting, service.points, slo_ms, out, shared=service.shared, devices=self.devices)
 
     @property
     def _slo_ms(self) -> float:

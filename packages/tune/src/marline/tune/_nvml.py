@@ -17,7 +17,8 @@ def gpu_use(phase: str, reader: GpuReader | None = None, every_s: float = EVERY_
     """A list that holds, once the block is left, an entry for each GPU the server sees; none where there is no GPU.
 
     An entry: `phase`, `gpu`, `name`, `samples`, and over these `utilisation_percent`, `power_w` and `clock_mhz` (means),
-    `lowest_clock_mhz`, `memory_mb` and `temperature_c` (the highest); None for what a GPU does not measure.
+    `lowest_clock_mhz`, `memory_mb` and `temperature_c` (the highest), and `memory_before_mb` of the first look; None for what a
+    GPU does not measure.
     """
     found: list[dict[str, Any]] = []
     seen = [seen_gpus(reader)]
@@ -52,6 +53,7 @@ def _summary(phase: str, told: Sequence[Gpu]) -> dict[str, Any]:
         "clock_mhz": _over(fmean, clocks),
         "lowest_clock_mhz": _over(min, clocks),
         "memory_mb": _over(max, [gpu.used_mb for gpu in told]),
+        "memory_before_mb": told[0].used_mb,
         "temperature_c": _over(max, [gpu.temperature_c for gpu in told]),
     }
 

@@ -24,6 +24,7 @@ from marline.core import (
     machine,
     project_root,
     seal,
+    seen_gpus,
     verify,
     write_json,
 )
@@ -33,6 +34,7 @@ from marline.loadtest import arrival_times, measuring
 from marline.tune._answer import answer
 from marline.tune._choose import Chooser
 from marline.tune._curve import is_reported, measure_service
+from marline.tune._devices import devices_of
 from marline.tune._journal import Journal
 from marline.tune._nvml import gpu_use
 from marline.tune._predict import Forecaster
@@ -66,6 +68,7 @@ def tune(config: Config, accelerator: Accelerator, inputs: Sequence[Manifest], o
     archive, payloads = archived.path(archived.facts["archive"]), sorted(loaded.path("sample").iterdir())
     logs = out.parent / "logs" / "tune"
     with measuring(f"{config.model}, run {out.parent.name}"), _server(config, accelerator, archive, logs) as server:
+        gpus = seen_gpus() if accelerator.kind == "cuda" else ()  # before a model of ours is on them
         journal = _journal(config, accelerator, archived.facts["sha256"], payloads, out)
         service = _service(journal, config, accelerator, server, archive, payloads)
         slo, (told, left_out) = slo_of(config, service.points[0].p50_ms), _within(config, service, archive)
@@ -74,7 +77,7 @@ def tune(config: Config, accelerator: Accelerator, inputs: Sequence[Manifest], o
             server, config.model, payloads, told, config.loadtest, slo["ms"], out, logs, reports, accelerator.kind == "cuda"
         )
         runner = Runner(bench, journal, expected=told.steps + 4)
-        chooser = Chooser(runner, archive, _forecast(bench, service))
+        chooser = Chooser(runner, archive, _forecast(bench, service), devices_of(gpus, journal.read("gpu") or (), archive))
         choice = chooser.choose()
         tuned = chooser.tuned_archive(choice.setting)
         if accelerator.kind != "emulated":

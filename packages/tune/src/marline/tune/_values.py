@@ -12,6 +12,7 @@ import numpy as np
 
 from marline.archive import Serving, from_yaml, read_mar, tuned
 from marline.core import RequestError
+from marline.tune._devices import NO_GPU, Devices
 from marline.tune._service import Point
 from marline.tune._setting import Setting
 
@@ -25,8 +26,8 @@ class Value:
     """One line of model-config.yaml: TorchServe's key, what it was before tuning, what it is, and why."""
 
     key: str
-    was: int
-    now: int
+    was: int | list[int]
+    now: int | list[int]
     why: str
 
 
@@ -40,25 +41,39 @@ class Tuned:
 
 
 def tuned_archive(
-    archive: Path, setting: Setting, points: Sequence[Point], slo_ms: float, out: Path, *, shared: bool = False
+    archive: Path,
+    setting: Setting,
+    points: Sequence[Point],
+    slo_ms: float,
+    out: Path,
+    *,
+    shared: bool = False,
+    devices: Devices = NO_GPU,
 ) -> Tuned:
     """Write `tuned/NAME.mar` in `out`: the archive with the values for `setting`; all else its config says stays as it was."""
     file = out / "tuned" / archive.name
     file.parent.mkdir(exist_ok=True)
     told = from_yaml(read_mar(archive).config)
-    serving, values = derived(told, setting, points, slo_ms, shared=shared)
+    serving, values = derived(told, setting, points, slo_ms, shared=shared, devices=devices)
     return Tuned(file, tuned(archive, serving, file), values)
 
 
 def derived(
-    told: Serving, setting: Setting, points: Sequence[Point], slo_ms: float, *, shared: bool = False
+    told: Serving,
+    setting: Setting,
+    points: Sequence[Point],
+    slo_ms: float,
+    *,
+    shared: bool = False,
+    devices: Devices = NO_GPU,
 ) -> tuple[Serving, tuple[Value, ...]]:
     """How the archive is to be served, each value with what it was in `told` and why; `points` are the service curve.
 
     responseTimeout and clientTimeoutInMills are 3 times the objective and at least 10 s, jobQueueSize is `queue_of`; none of
-    them is above what `told` says, where 0 for the client's timeout says nothing.
+    them is above what `told` says, where 0 for the client's timeout says nothing. deviceIds are of `devices`, where there are.
     """
     queue, patience_s = queue_of(setting, points, slo_ms, shared=shared), math.ceil(max(LEAST_S, PATIENCE * slo_ms / 1e3))
+    ids, placed = devices.ids(setting.workers, told.device_ids)
     serving = replace(
         told,
         batch_size=setting.batch_size,
@@ -67,6 +82,7 @@ def derived(
         job_queue_size=min(queue, told.job_queue_size),
         response_timeout_s=min(patience_s, told.response_timeout_s),
         client_timeout_ms=min(1000 * patience_s, told.client_timeout_ms or 1000 * patience_s),
+        device_ids=ids,
     )
     patient = f"{PATIENCE:g} × the objective, at least {LEAST_S:g} s"
     return serving, (
@@ -87,6 +103,7 @@ def derived(
             f"{patient}: nobody waits for longer; ms, 0 is never"
             + _kept("the model's config", 1000 * patience_s, told.client_timeout_ms or math.inf),
         ),
+        *([Value("deviceIds", list(told.device_ids), list(ids), placed)] if devices.gpus else []),
     )
 
 
