@@ -15,20 +15,23 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
+# Runs on one server of Prefect's, in this order: the one that is tuned when no other run measures, as only one can.
+OWN_RUNS = tuple(f"tests/e2e/test_{name}.py" for name in ("new_model", "from_scratch", "models"))
 ALONE = tuple(  # start servers, but need no run of the others
-    f"tests/e2e/test_{name}.py"
-    for name in (
-        *("archive", "clients", "custom_service", "from_scratch", "models", "new_model", "observation"),
-        "torchserve_contract",
-    )
+    f"tests/e2e/test_{name}.py" for name in ("archive", "clients", "custom_service", "observation", "torchserve_contract")
 )
 
 
+LONG = ("tests/test_exports.py", "packages/export/", "tests/test_readmes.py")  # the longest without a server: no last ones
+
+
 class Together(LoadScopeScheduling):
-    """Keeps on one worker what shares costly fixtures: the tests of a package, and all in `tests/e2e` but those above."""
+    """Keeps on one worker what shares costly fixtures: a package, `OWN_RUNS`, and all else in `tests/e2e` but `ALONE`."""
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
+        if file in OWN_RUNS:
+            return "own runs"
         return file if file in ALONE else "/".join(file.split("/")[:2])
 
 
@@ -37,5 +40,14 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeSch
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that start a server begin first: they take longest, and the rest can run beside them."""
-    items.sort(key=lambda item: item.get_closest_marker("e2e") is None)
+    """What takes longest begins first: the smoke run and all that looks at it, runs of other models, then other servers."""
+    items.sort(key=_turn)
+
+
+def _turn(item: pytest.Item) -> tuple[int, int]:
+    file = item.nodeid.partition("::")[0]
+    if item.get_closest_marker("e2e") is None:
+        return 3, int(not file.startswith(LONG))
+    if file in OWN_RUNS:
+        return 1, OWN_RUNS.index(file)
+    return 2 if file in ALONE else 0, 0

@@ -146,7 +146,12 @@ def test_two_servers_do_not_disturb_each_other(stage: Any, tmp_path: Path) -> No
 
 
 def test_a_pipeline_killed_in_a_trial_leaves_nothing_and_the_next_run_goes_on_in_that_trial(
-    place: Any, smoke: Any, cheap: tuple[str, ...], program: Callable[..., subprocess.Popen[str]], until: Callable[..., float]
+    place: Any,
+    sharing: Any,
+    smoke: Any,
+    cheap: tuple[str, ...],
+    program: Callable[..., subprocess.Popen[str]],
+    until: Callable[..., float],
 ) -> None:
     """The objective is another than the smoke run's: that alone makes tune and report run again, and nothing else."""
     words = ["model=digits_cnn", *cheap, "tune.slo_ms=402"]
@@ -166,7 +171,7 @@ def test_a_pipeline_killed_in_a_trial_leaves_nothing_and_the_next_run_goes_on_in
     until(lambda: not place.ours(), DEADLINE_S, "no process of ours")
     assert [] == place.servers
     (first,) = set(smoke.run.parent.glob("*-*-*")) - before
-    again = place.run("pipelines", *words)
+    again = sharing.run("pipelines", *words)
     print(f"the run with another objective took {again.seconds:.0f} s")
     assert (0, "") == (again.code, again.err)
     assert ["load", "wrap", "export", "archive", "deploy"] == again.cached
