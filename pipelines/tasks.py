@@ -15,7 +15,6 @@ from prefect import task
 
 import marline.archive
 import marline.deploy
-import marline.export
 import marline.load
 import marline.report
 import marline.tune
@@ -127,6 +126,8 @@ def wrap(run: Run, loaded: Manifest) -> Manifest:
 
 
 def export(run: Run, loaded: Manifest, wrapped: Manifest) -> Manifest:
+    import marline.export  # noqa: PLC0415 - torch, transformers and torchvision: seconds, which a cached stage saves
+
     return marline.export.export(run.config.model, run.config.export, loaded, wrapped, run.handler(loaded), run.out("export"))
 
 
