@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx2
 import psutil
@@ -195,11 +196,17 @@ def _described(url: str, unsaid: Mapping[str, Sequence[str]]) -> dict[str, Any]:
 def _state(server: Server, *, batches: bool) -> Mapping[str, str]:
     """What nobody may change who is not allowed to: models, workers, and every file of the server's."""
     names = [told["modelName"] for told in _get(server, "/models")["models"]]
-    state = {f"model {name}": json.dumps({**_get(server, f"/models/{name}")[0], "jobQueueStatus": None}) for name in names}
+    state = {f"model {name}": _told(server, name) for name in names}
     for file in sorted(server.folder.rglob("*")):
         if file.is_file() and (batches or server.batches not in file.parents):
             state[str(file.relative_to(server.folder))] = hashlib.sha256(file.read_bytes()).hexdigest()
     return state
+
+
+def _told(server: Server, name: str) -> str:
+    """What is said of a model, whatever its name; its queue is anybody's."""
+    told = _get(server, f"/models/{quote(name, safe='')}")
+    return json.dumps({**told[0], "jobQueueStatus": None} if isinstance(told, list) else told)
 
 
 def _get(server: Server, path: str) -> Any:

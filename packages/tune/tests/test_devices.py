@@ -50,7 +50,7 @@ def told_by(archive: Path, workers: int, curve: Sequence[Point], devices: Device
     tuned = tuned_archive(archive, Setting(8, 2, workers), curve, 200.0, archive.parent, devices=devices)
     lines = [value for value in tuned.values if value.key == "deviceIds"]
     assert len(lines) <= 1
-    shown = {"was": lines[0].was, "now": lines[0].now, "why": lines[0].why} if lines else {}
+    shown: dict[str, object] = {"was": lines[0].was, "now": lines[0].now, "why": lines[0].why} if lines else {}
     return yaml.safe_load(read_mar(tuned.file).config).get("deviceIds"), shown
 
 

@@ -21,10 +21,10 @@ MODEL = "sums"
 NOBODY = ("", "nobody", ".", "..", "../..", "\x00", "\u2603", "%2e%2f", "*", "-1", "x" * 5_000, "${jndi:ldap://127.0.0.1:1/a}")
 NAMES = (MODEL, MODEL, MODEL, MODEL.upper(), f"{MODEL}/1.0", f"../{MODEL}", f"{MODEL}\n", *NOBODY)
 VERSIONS = ("", "1.0", "1", "all", "-1", "9" * 400, "../1.0", "\x00", "\u2603")
-STORE = (".", "/", "./")  # TorchServe takes the model store itself for a model that is not packed
+STORE = (".", "/", "./", "jar:file:///a.mar!/")  # without a file name: the store itself becomes a model
 URLS = (
     *("", "a.mar", "../a.mar", "file:///etc/passwd", "file:///proc/self/environ", "http://127.0.0.1:1/a.mar"),
-    *("https://127.0.0.1:1/a.mar", "s3://a/a.mar", "jar:file:///a.mar!/", "file://../../a.mar", "\x00.mar", "x" * 5_000),
+    *("https://127.0.0.1:1/a.mar", "s3://a/a.mar", "file://../../a.mar", "\x00.mar", "x" * 5_000),
 )
 TEXTS = ("", "[1, 2, 3, 4]", "{", "null", "NaN", "\x00", "\u2603" * 100, "FP32", "BYTES", "application/json", "content-type")
 WHOLE = (0, 1, 2, 7, 255, 2**31 - 1)
