@@ -190,7 +190,7 @@ def plan() -> Plan:
         slo_ms=50.0,
         cores=2,
         memory_mib=1700,
-        gpu=False,
+        gpus=0,
         replicas=3,
         canary_replicas=1,
         drain_s=6,

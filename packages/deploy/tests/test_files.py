@@ -48,7 +48,7 @@ def plans(draw: st.DrawFn, plan: Plan) -> Plan:
         slo_ms=draw(st.floats(min_value=0.1, max_value=1e7)),
         cores=draw(st.integers(1, 512)),
         memory_mib=draw(st.integers(1, 10**7)),
-        gpu=draw(st.booleans()),
+        gpus=draw(st.integers(0, 8)),
         replicas=draw(st.integers(1, 1000)),
         canary_replicas=draw(st.integers(1, 1000)),
         drain_s=draw(st.integers(5, 100_000)),
@@ -105,23 +105,26 @@ def test_the_service_splits_between_live_and_canary_pods(plan: Plan) -> None:
     assert (1, False) == (canary["replicas"], "replicas" in live)
 
 
-def test_a_gpu_is_asked_for_where_one_was_measured(plan: Plan) -> None:
+@pytest.mark.parametrize("gpus", [1, 2])
+def test_as_many_gpus_are_asked_for_as_the_workers_were_spread_over(plan: Plan, gpus: int) -> None:
     limits = [
-        deployment(replace(plan, gpu=gpu))["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"]
-        for gpu in (True, False)
+        deployment(replace(plan, gpus=count))["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"]
+        for count in (gpus, 0)
     ]
     devices = [
-        compose(replace(plan, gpu=gpu))["services"]["model"]["deploy"]["resources"].get("reservations") for gpu in (True, False)
+        compose(replace(plan, gpus=count))["services"]["model"]["deploy"]["resources"].get("reservations")
+        for count in (gpus, 0)
     ]
 
-    assert [1, None] == [each.get("nvidia.com/gpu") for each in limits]
-    assert [[{"driver": "nvidia", "count": 1, "capabilities": ["gpu"]}], None] == [each and each["devices"] for each in devices]
+    assert [gpus, None] == [each.get("nvidia.com/gpu") for each in limits]
+    asked = [{"driver": "nvidia", "count": gpus, "capabilities": ["gpu"]}]
+    assert [asked, None] == [each and each["devices"] for each in devices]
 
 
-@pytest.mark.parametrize("gpu", [True, False])
-def test_nothing_in_a_container_may_write_or_rise(plan: Plan, gpu: bool) -> None:
-    pod = deployment(replace(plan, gpu=gpu))["spec"]["template"]["spec"]
-    services = compose(replace(plan, gpu=gpu))["services"].values()
+@pytest.mark.parametrize("gpus", [1, 0])
+def test_nothing_in_a_container_may_write_or_rise(plan: Plan, gpus: int) -> None:
+    pod = deployment(replace(plan, gpus=gpus))["spec"]["template"]["spec"]
+    services = compose(replace(plan, gpus=gpus))["services"].values()
 
     for each in pod["containers"]:
         assert {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}} == each[

@@ -35,6 +35,6 @@ def test_a_plan_comes_from_what_was_measured_and_from_the_archive(tuned: Callabl
     plan = plan_of(config, tuned(kind="cuda"), "20260102-030405-6789")
 
     assert ("digits-cnn", "registry:5000/team/digits:20260102-030405-6789") == (plan.name, plan.image)
-    assert (True, 2, 9, 1) == (plan.gpu, plan.threads, plan.replicas, plan.canary_replicas)
+    assert (1, 2, 9, 1) == (plan.gpus, plan.threads, plan.replicas, plan.canary_replicas)
     assert (42, 8) == (plan.serving.job_queue_size, plan.serving.batch_size)
     assert (1, 46) == (plan.drain_s, plan.grace_s)

@@ -18,7 +18,7 @@ def write_compose(plan: Plan, out: Path) -> None:
 
 def compose(plan: Plan) -> dict[str, Any]:
     """The whole of compose.yaml. The image says itself when it is healthy, and ends when only a new start can help."""
-    devices = [{"driver": "nvidia", "count": 1, "capabilities": ["gpu"]}]
+    devices = [{"driver": "nvidia", "count": plan.gpus, "capabilities": ["gpu"]}]
     limits = {"cpus": str(plan.cores), "memory": f"{plan.memory_mib}M", "pids": 512}
     service = {
         "image": plan.image,
@@ -33,6 +33,6 @@ def compose(plan: Plan) -> dict[str, Any]:
         # exec: Java loads its network library from there, which it needs to speak to workers through sockets
         "tmpfs": [f"{CONTAINER.run}:{TMPFS}", f"{CONTAINER.temp}:exec,{TMPFS}"],
         "stop_grace_period": f"{plan.grace_s}s",
-        "deploy": {"resources": {"limits": limits, **({"reservations": {"devices": devices}} if plan.gpu else {})}},
+        "deploy": {"resources": {"limits": limits, **({"reservations": {"devices": devices}} if plan.gpus else {})}},
     }
     return {"name": plan.name, "services": {"model": service}, "secrets": {"token": {"file": "./secrets/token"}}}

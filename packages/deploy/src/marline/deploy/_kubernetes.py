@@ -95,7 +95,7 @@ def _deployment(plan: Plan, track: str, replicas: int) -> Document:
 
 
 def _model(plan: Plan) -> Document:
-    limits = {"memory": f"{plan.memory_mib}Mi"} | ({"nvidia.com/gpu": 1} if plan.gpu else {})
+    limits = {"memory": f"{plan.memory_mib}Mi"} | ({"nvidia.com/gpu": plan.gpus} if plan.gpus else {})
     return {
         "name": "model",
         "image": plan.image,

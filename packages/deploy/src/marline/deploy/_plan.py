@@ -31,7 +31,7 @@ class Plan:
     slo_ms: float
     cores: int
     memory_mib: int
-    gpu: bool
+    gpus: int  # 0 where the CPU serves
     replicas: int
     canary_replicas: int
     drain_s: int
@@ -62,7 +62,7 @@ def plan_of(config: Config, tuned: Manifest, run: str) -> Plan:
         slo_ms=slo_ms,
         cores=facts["machine"]["cores"],
         memory_mib=memory_of(serving.workers, sum(contents.sizes.values())),
-        gpu=facts["accelerator"]["kind"] == "cuda",
+        gpus=max(1, len(set(serving.device_ids))) if facts["accelerator"]["kind"] == "cuda" else 0,
         replicas=config.deploy.replicas,
         canary_replicas=canaries(config.deploy.replicas, config.deploy.canary_percent),
         drain_s=math.ceil(3 * slo_ms / 1000),  # what waits is bounded by the objective and a half, the batch itself is below it
