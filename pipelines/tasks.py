@@ -18,7 +18,6 @@ import marline.deploy
 import marline.load
 import marline.report
 import marline.tune
-import marline.wrap
 from marline.core import (
     STAGES,
     Accelerator,
@@ -122,6 +121,8 @@ def load(run: Run) -> Manifest:
 
 
 def wrap(run: Run, loaded: Manifest) -> Manifest:
+    import marline.wrap  # noqa: PLC0415 - brings torch, as `export` does
+
     return marline.wrap.wrap(run.config.model, run.config.wrap, loaded, run.out("wrap"))
 
 
