@@ -22,7 +22,7 @@ def result(**changed: Any) -> dict[str, Any]:
         "default": DEFAULT,
         "chosen": CHOSEN,
         "gain": 2.302,
-        "noise": {"p50": 1.01, "p99": 1.06, "rps_floor": 0.03, "trials": [1, 2]},
+        "noise": {"p50": 1.01, "p99": 1.06, "tail": 1.06, "rps_floor": 0.03, "trials": [1, 2]},
         "load_tests": 5,
         "load_seconds": 190.0,
         "seconds": 241.0,

@@ -174,6 +174,16 @@ def test_a_machine_on_which_nothing_is_valid_is_named(choose: Run, service: Serv
     assert "every trial was invalid; requests were sent late. Is the machine busy?" in choice.warnings[0]
 
 
+@pytest.mark.parametrize("strategy", ["predict", "grid", "optuna"])
+def test_where_not_even_the_default_is_within_the_limit_of_memory_that_is_said(
+    strategy: str, choose: Run, service: Service
+) -> None:
+    choice, _ = choose(service, f"tune.strategy={strategy}", "tune.max_memory_mb=50")  # 100 MB an item
+
+    assert 0.0 == choice.chosen["rps"]
+    assert any("tune.max_memory_mb=50" in warning for warning in choice.warnings)
+
+
 def test_batches_whose_worker_takes_too_much_memory_are_left(choose: Run, service: Service) -> None:
     choice, chooser = choose(service, "tune.max_memory_mb=900")  # 100 MB an item
 
@@ -221,16 +231,17 @@ def test_an_automatic_objective_is_five_times_one_request_and_at_least_50_ms(t1_
 
 def test_batch_sizes_that_the_curve_does_not_reach_are_left_out_and_the_reason_is_told(service: Service) -> None:
     config = read_config(["model=digits_cnn"]).config.tune
-    curve = service.points[:3]  # to batches of 4, of which one takes 12 ms
+    short = replace(service, points=service.points[:3])  # to batches of 4, of which one takes 12 ms
 
-    told = within_curve(config, curve)
+    told = within_curve(config, short.points)
 
     assert (2, 4) == told.batch_sizes
     assert ["batches of 8 end the worker's memory (507): tune.batch_sizes [8, 16, 32] were not tried"] == _left_out(
-        config, told, curve, 50.0
+        config, told, short, 50.0
     )
-    assert "a batch of 4 takes 12 ms, 10 ms are allowed" in _left_out(config, told, curve, 10.0)[0]
-    assert [] == _left_out(told, told, curve, 50.0)
+    assert "a batch of 4 takes 12 ms, 10 ms are allowed" in _left_out(config, told, short, 10.0)[0]
+    assert "archive.job_queue_size=4" in _left_out(config, told, replace(short, queue=4), 50.0)[0]
+    assert [] == _left_out(told, told, short, 50.0)
 
 
 def test_a_configured_objective_is_taken_as_it_is() -> None:

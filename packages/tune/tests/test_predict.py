@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from marline.tune import Service, Setting, predict, simulate
 from marline.tune._predict import BELOW, CLOSE, REACH, Bounds, Forecaster, rival_of
-from marline.tune._refit import Seen
+from marline.tune._refit import Seen, agrees
 from marline.tune._runner import decisive
 
 SETTINGS = [Setting(1, 100, 1), *(Setting(size, delay, 1) for size in (4, 16) for delay in (2, 10))]
@@ -83,8 +83,9 @@ def test_a_correction_upwards_goes_little_beyond_what_was_tried(
     setting = Setting(4, 2, 1)
     (twin,) = predict(service, [setting], 100.0, 99)
     arrivals_s = np.cumsum(np.random.default_rng(3).exponential(1 / (share * twin.rps), 2000))
-    rate = arrivals_s.size / arrivals_s[-1]
-    forecast.seen.append(Seen(setting, arrivals_s, off * simulate(service, setting, arrivals_s)))
+    rate = (arrivals_s.size - 501) / (arrivals_s[-1] - arrivals_s[500])
+    warm = 500  # requests that came before those that were judged
+    forecast.seen.append(Seen(setting, arrivals_s, off * simulate(service, setting, arrivals_s)[warm:], warm=warm))
 
     forecast._correct(setting)
 
@@ -92,6 +93,25 @@ def test_a_correction_upwards_goes_little_beyond_what_was_tried(
     assert told.rps <= (twin.rps if off > 1 else max(twin.rps, REACH * rate) + 1e-6)
     assert (told.rps > twin.rps) == (off < 1 and REACH * rate > twin.rps)
     assert told.p99_ms <= 1.01 * 100.0
+
+
+def test_where_no_rate_leaves_room_the_confirmation_decides(forecast: Forecaster) -> None:
+    setting = SETTINGS[0]
+    forecast.careful[setting] = 0.0
+
+    assert 0.94 * forecast.limit_rps(setting) == forecast.safe_rps(setting) > 0
+
+
+def test_what_the_warm_up_left_in_the_queue_is_no_error_of_the_twin(service: Service) -> None:
+    """A trial above what is carried: those that were judged began behind a backlog."""
+    setting = Setting(1, 100, 1)
+    (twin,) = predict(service, [setting], 100.0, 99)
+    arrivals_s = np.cumsum(np.random.default_rng(4).exponential(1 / (1.2 * twin.saturated_rps), 1000))
+    warm = 400
+    shown_ms = simulate(service, setting, arrivals_s, seed=5)[warm:]
+
+    assert agrees(service, Seen(setting, arrivals_s, shown_ms, warm=warm))
+    assert not agrees(service, Seen(setting, arrivals_s[warm:], shown_ms))
 
 
 def test_a_share_of_the_latency_is_worth_a_share_of_the_rate(forecast: Forecaster, service: Service) -> None:

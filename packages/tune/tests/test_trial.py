@@ -1,14 +1,16 @@
 import json
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from marline.deploy import Status
+from marline.loadtest import Load
 from marline.tune import Trial
 from marline.tune._batches import Batch
-from marline.tune._trial import _server_reason, _wasted
+from marline.tune._trial import _server_reason, _uneven, _wasted
 
 CONTRACT = {
     *("batch_size", "max_batch_delay_ms", "workers", "rps", "p50_ms", "p95_ms", "p99_ms", "samples", "slo_met"),
@@ -48,6 +50,15 @@ def test_batches_must_add_up_to_the_answers_where_they_are_reported() -> None:
     assert "the worker logged 0 requests" in str(_server_reason(STATUS, STATUS, measured, []))
     replaced = replace(STATUS, workers=((12, "READY"),))
     assert "a worker was replaced during the trial" == _server_reason(STATUS, replaced, measured, None)
+
+
+def test_a_recording_that_is_quiet_at_first_says_nothing_of_the_rate_it_has_on_the_whole() -> None:
+    load = Load(rps=50, seconds=10, warmup_s=2, arrivals="replay", seed=0, timeout_s=1, replay=Path("day.txt"))
+    even, quiet = (SimpleNamespace(offered_rps=rps) for rps in (51.0, 8.6))
+
+    assert _uneven(cast("Any", even), load) is None
+    assert "the first 12 s of day.txt offer 8.6 requests/s where 50.0" in str(_uneven(cast("Any", quiet), load))
+    assert _uneven(cast("Any", quiet), replace(load, arrivals="poisson", replay=None)) is None
 
 
 def test_what_was_computed_for_nobody_is_counted() -> None:

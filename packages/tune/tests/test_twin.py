@@ -80,7 +80,7 @@ def test_a_seed_gives_one_result(seed: int) -> None:
 def test_a_queue_that_is_full_refuses_and_one_that_expires_says_nothing() -> None:
     burst = np.zeros(100)
 
-    refused = simulate(service(), Setting(4, 5, 1), burst, queue=10)
+    refused = simulate(replace(service(), queue=10), Setting(4, 5, 1), burst)
     expired = simulate(service(), Setting(4, 5, 1), burst, expiry_ms=60.0)
 
     assert 10 == np.count_nonzero(np.isfinite(refused))

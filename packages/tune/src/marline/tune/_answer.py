@@ -45,7 +45,7 @@ def _at_rate(result: Mapping[str, Any]) -> tuple[str, str]:
         return found, "TorchServe's default: nothing that was tried is better"
     if not default["rps"]:
         return found, "which TorchServe's default is not"
-    off = f"{_number(noise[name])} ×" if noise is not None and noise.get(name) else "not known"
+    off = f"{_number(noise['tail'])} ×" if noise is not None and noise["tail"] else "not known"
     return (
         found,
         f"TorchServe's default {_number(default[f'{name}_ms'])} ms with workers={default['workers']} (A/A noise {off})",

@@ -11,7 +11,7 @@ from marline.tune._explain import lower_bound, nothing_better
 from marline.tune._noise import Noise, pair
 from marline.tune._optuna import tpe
 from marline.tune._predict import Forecaster, look_at_rate, look_for_rate, rival_of
-from marline.tune._runner import DEFAULT_SHARE, Runner
+from marline.tune._runner import Runner
 from marline.tune._search import FIRST, calibration, capacity_rps, climb, default_of, search
 from marline.tune._setting import Setting
 from marline.tune._trial import Trial
@@ -77,7 +77,7 @@ class Chooser:
 
     def tuned_archive(self, setting: Setting) -> Tuned:
         """The archive that asks for a setting itself."""
-        service, out, slo_ms = self.forecast.service, self.runner.bench.out, self._slo_ms
+        service, out, slo_ms = self.forecast.measured, self.runner.bench.out, self._slo_ms
         return tuned_archive(self.archive, setting, service.points, slo_ms, out, shared=service.shared, devices=self.devices)
 
     @property
@@ -92,7 +92,7 @@ class Chooser:
     def _once(self, setting: Setting, rps: float, purpose: str = "search") -> Trial:
         """A trial that the twin learns from."""
         trial = self.runner.run(self.archive, setting, rps, purpose)
-        self.forecast.learn(trial, self.runner.raw[-1], rps)
+        self.forecast.learn(trial, self.runner.raw[-1], self.runner.loads[-1])
         return trial
 
     def _try(self, setting: Setting, rps: float) -> Trial:
@@ -142,12 +142,14 @@ class Chooser:
         curve, slo_ms = self.forecast.service.points, self._slo_ms
         best = search(others, curve, slo_ms, config.steps, self._once, in_time=runner.in_time)
         begin_rps = FIRST * capacity_rps(curve, default) * calibration(best, curve)
-        climb(default, begin_rps, slo_ms, config.steps, 0.0, self._once, in_time=partial(runner.in_time, DEFAULT_SHARE))
+        climb(default, begin_rps, slo_ms, config.steps, 0.0, self._once, in_time=runner.in_time_from_now())
 
     def _optuna(self, default: Setting) -> None:
         """As many trials as the budget allows, `tune.steps` at least and a grid's at most; then the default's own."""
         config, runner = self.runner.bench.tune, self.runner
         capacity = {one: self.forecast.told[one].saturated_rps for one in self.forecast.settings}
+        if not capacity:  # not even the default is within the limit of memory
+            return
         tpe(
             capacity,
             self._value,
@@ -160,8 +162,8 @@ class Chooser:
         if self._at_rps is not None:
             self._try(default, self._at_rps)
         else:
-            first = max(FIRST * capacity[default], self.forecast.limit_rps(default))
-            climb(default, first, self._slo_ms, config.steps, 0.0, self._once, in_time=runner.in_time)
+            first = max(FIRST * self.forecast.told[default].saturated_rps, self.forecast.limit_rps(default))
+            climb(default, first, self._slo_ms, config.steps, 0.0, self._once, in_time=runner.in_time_from_now())
 
     def _value(self, trial: Trial) -> float:
         """What a black-box search maximises: the objective, less than anything within the SLO where a trial is not."""
@@ -219,8 +221,9 @@ class Chooser:
     def _confirm(self, archive: Path, setting: Setting, safe_rps: float, to_beat_rps: float) -> Trial | None:
         before = len(self.runner.trials)
         found = self.runner.confirm(archive, setting, safe_rps, to_beat_rps, at_rps=self._at_rps)
-        for trial, raw in zip(self.runner.trials[before:], self.runner.raw[before:], strict=True):
-            self.forecast.learn(trial, raw, trial.offered_rps, fit=False)  # nothing is asked of the twin after that
+        runner = self.runner
+        for trial, raw, load in zip(runner.trials[before:], runner.raw[before:], runner.loads[before:], strict=True):
+            self.forecast.learn(trial, raw, load, fit=False)  # nothing is asked of the twin after that
         return found
 
     def _config(self, setting: Setting, confirmed: Trial | None) -> dict[str, Any]:

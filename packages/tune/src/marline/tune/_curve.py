@@ -67,14 +67,14 @@ def measure_service(
     slo_ms: Callable[[float], float] | None = None,
     shared: bool = False,
 ) -> Service:
-    """The service of one worker, for 1, 2, 4, ... and the largest of `sizes`, as far as memory and the objective allow.
+    """The service of one worker, for 1, 2, 4, ... and the largest of `sizes`, as far as memory, objective and queue allow.
 
     At least `repeats` batches of each size are kept; `slo_ms` gives the objective for t(1); `shared` says that all workers use
     one accelerator. TooLarge where memory does not even hold a batch of 1. The model must not be loaded, and is not afterwards.
     """
-    room = min(ROOM, from_yaml(read_mar(archive).config).job_queue_size)
-    bench, found = _Bench(server, archive, model, payloads, repeats, slo_ms, room), _Found()
-    rest = batch_sizes_of(max(1, *sizes))
+    queue = from_yaml(read_mar(archive).config).job_queue_size
+    bench, found = _Bench(server, archive, model, payloads, repeats, slo_ms, min(ROOM, queue)), _Found()
+    rest = batch_sizes_of(min(bench.room, max(1, *sizes)))
     while rest and not found.ended:
         chunk = rest[: AT_ONCE if found.reports else 1]
         told = " ".join(map(str, chunk))
@@ -90,6 +90,7 @@ def measure_service(
         request_ms=request_ms,
         http_ms=max(0.0, found.outside_ms - batch_ms - request_ms),
         shared=shared,
+        queue=queue,
     )
 
 
@@ -149,7 +150,8 @@ def _measure_alone(bench: _Bench, found: _Found) -> None:
             seen = _repeated(bench, bursts, [1], found)[1]
             found.outside_ms = median(took_ms - sum(stages) for stages, took_ms in seen)
             found.rows_ms[1] += [stages for stages, _ in seen]
-            found.gaps_ms[1] = _gap_ms(bench, bursts, 1, found)
+            if bench.room >= FEWEST:
+                found.gaps_ms[1] = _gap_ms(bench, bursts, 1, found)
     finally:
         bench.server.unload(bench.model)
 

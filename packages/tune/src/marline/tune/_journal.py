@@ -33,6 +33,7 @@ class Raw:
     gpu_share: float | None
     gpu: list[dict[str, Any]]  # what the GPUs did meanwhile; none where there is none
     run: str
+    idle: bool = True  # whether the server had done all that was left of the load
     took_s: float = 0.0  # with everything: registering, load, draining
 
 
@@ -82,7 +83,7 @@ class Journal:
         rows = [(one.ended_s, one.size, one.pre_ms, one.inference_ms, one.post_ms) for one in raw.batches]
         with (self.folder / f"{key}-batches.npz").open("wb") as stream:
             np.savez_compressed(stream, batches=np.array(rows, np.float64).reshape(-1, 5))
-        names = ("reason", "memory_mb", "gpu_share", "gpu", "run", "took_s")
+        names = ("reason", "memory_mb", "gpu_share", "gpu", "run", "idle", "took_s")
         self.write(key, {"asked": dict(asked), "seen": {name: getattr(raw, name) for name in names}})
 
     def close(self) -> None:

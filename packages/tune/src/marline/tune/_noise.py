@@ -23,7 +23,13 @@ class Noise:
 
     def as_json(self) -> dict[str, Any]:
         """For result.json."""
-        return {"p50": self.p50, "p99": self.p99, "rps_floor": round(self.rps_floor, 4), "trials": list(self.trials)}
+        return {
+            "p50": self.p50,
+            "p99": self.p99,
+            "tail": self.tail,
+            "rps_floor": round(self.rps_floor, 4),
+            "trials": list(self.trials),
+        }
 
 
 def pair(run: Callable[[], Trial], trials: list[Trial], worth: Callable[[float], float]) -> Noise | None:

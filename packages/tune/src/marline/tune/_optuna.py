@@ -19,25 +19,24 @@ def tpe(
     *,
     seed: int,
     in_time: Callable[[], bool],
-) -> list[Trial]:
+) -> None:
     """At most `tests` trials of settings, and of rates where not `at_rps` is the one, that promise the largest `value`."""
     import optuna  # noqa: PLC0415 - takes a second, which every command would pay
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=seed))
-    settings, trials = sorted(capacity_rps), []
+    settings = sorted(capacity_rps)
     for turn in range(tests):
         if turn and not in_time():
             break
         asked = study.ask()
         setting = _suggested(asked, settings)
         rate = at_rps or asked.suggest_float("share", LEAST, MOST) * capacity_rps[setting]
-        trials.append(run(setting, rate))
-        if trials[-1].valid:
-            study.tell(asked, value(trials[-1]))
+        trial = run(setting, rate)
+        if trial.valid:
+            study.tell(asked, value(trial))
         else:  # it says nothing about the server
             study.tell(asked, state=optuna.trial.TrialState.FAIL)
-    return trials
 
 
 def _suggested(asked: Any, settings: Sequence[Setting]) -> Setting:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from marline.loadtest import percentile
+from marline.loadtest import Load, arrival_times, percentile
 from marline.tune._journal import Raw
 from marline.tune._refit import Seen, agrees, refit, tail
 from marline.tune._service import Service
@@ -79,8 +79,10 @@ class Forecaster:
     ceiling_rps: float = math.inf  # what can be measured here, of any setting: the sender shares the machine with the server
     careful: dict[Setting, float] = field(default_factory=dict)  # the rate at which latency is a little below the objective
     measured_ms: dict[tuple[Setting, float], float] = field(default_factory=dict)  # the percentile, by setting and wished rate
+    measured: Service = field(init=False)  # as it was before any trial changed what the twin believes
 
     def __post_init__(self) -> None:
+        self.measured = self.service
         self._predict()
 
     def limit_rps(self, setting: Setting) -> float:
@@ -89,8 +91,8 @@ class Forecaster:
         return min(self.ceiling_rps, bounds.limit(self.told[setting].rps)) if self.trusted else bounds.low
 
     def safe_rps(self, setting: Setting) -> float:
-        """A rate to promise: below the limit, and where the latency leaves room for what a trial did not meet."""
-        return min(CONFIRM_AT * self.limit_rps(setting), self.careful.get(setting, math.inf))
+        """A rate to promise: below the limit, and where the latency leaves room for what a trial did not meet, if any does."""
+        return min(CONFIRM_AT * self.limit_rps(setting), self.careful.get(setting) or math.inf)
 
     def next_rate(self, setting: Setting) -> float | None:
         """Where the next trial of a setting says most; None where its limit is known well enough."""
@@ -130,22 +132,22 @@ class Forecaster:
         least, more = self._limit(setting, self.slo_ms).rps, self._limit(setting, self.slo_ms * ratio).rps
         return min(1.0, more / least - 1) if least else 1.0
 
-    def learn(self, trial: Trial, raw: Raw, rps: float, *, fit: bool = True) -> None:
-        """Set a trial at the wished rate `rps` beside the twin's word for it; `fit` the twin anew where that was wrong."""
+    def learn(self, trial: Trial, raw: Raw, load: Load, *, fit: bool = True) -> None:
+        """Set a trial of a load beside the twin's word for the same; `fit` the twin anew where that was wrong."""
         if trial.too_large:
             self.settings = [one for one in self.settings if not _is_as_large(one, trial.setting)]
         if not trial.valid:  # it says nothing about the server
             return
-        self.bounds.setdefault(trial.setting, Bounds()).learn(rps, held=trial.within(self.slo_ms))
-        self.measured_ms[trial.setting, rps] = trial.at_percentile_ms if trial.limit is None else math.inf
-        arrivals_s = raw.measured.scheduled_s
-        played = play(self.service, trial.setting, arrivals_s)
-        predicted = {f"p{p}_ms": percentile(played.latencies_ms, p) for p in (50, 99)}
-        self.compared.append(_compared(trial, predicted, played.mean_batch))
+        self.bounds.setdefault(trial.setting, Bounds()).learn(load.rps, held=trial.within(self.slo_ms))
+        self.measured_ms[trial.setting, load.rps] = trial.at_percentile_ms if trial.limit is None else math.inf
+        arrivals_s, latencies_ms = arrival_times(load), raw.measured.latencies_ms
+        one = Seen(trial.setting, arrivals_s, latencies_ms, raw.batches, arrivals_s.size - latencies_ms.size)
+        played_ms, mean_batch = one.played(self.service)
+        self.compared.append(_compared(trial, {f"p{p}_ms": percentile(played_ms, p) for p in (50, 99)}, mean_batch))
         if not (fit and self.trusted):
             return
-        self.seen.append(Seen(trial.setting, arrivals_s, raw.measured.latencies_ms, raw.batches))
-        if not agrees(self.service, self.seen[-1]):
+        self.seen.append(one)
+        if not agrees(self.service, one):
             self.service = refit(self.service, self.seen)
             self._predict()
             for setting in {one.setting for one in self.seen}:
@@ -161,15 +163,17 @@ class Forecaster:
         tried = [one for one in self.seen if one.setting == setting]
         known = [math.log(ratio) for one in tried if 0 < (ratio := self._off(one)) < math.inf]
         twin = self._limit(setting, self.slo_ms)
+        self.careful.pop(setting, None)
         if not known or not twin.rps:
             return
         off = math.exp(sum(known) / len(known))
         found = self._limit(setting, self.slo_ms / off)
-        most = max(twin.rps, REACH * max(one.arrivals_s.size / one.arrivals_s[-1] for one in tried))
+        most = max(twin.rps, REACH * max(one.rps for one in tried))
         if found.rps > most:
-            told = at_rate(self.service, setting, most, gaps=self.gaps)
-            found = replace(found, rps=most, p50_ms=told.p50_ms, p99_ms=told.p99_ms, mean_batch=told.mean_batch)
-        self.told[setting] = replace(found, p50_ms=off * found.p50_ms, p99_ms=off * found.p99_ms)
+            told = at_rate(self.service, setting, most, self.percentile, gaps=self.gaps)
+            found = Prediction(setting, most, told.p50_ms, told.p99_ms, told.tail_ms, told.mean_batch, found.saturated_rps)
+        p50_ms, p99_ms, tail_ms = (off * ms for ms in (found.p50_ms, found.p99_ms, found.tail_ms))
+        self.told[setting] = replace(found, p50_ms=p50_ms, p99_ms=p99_ms, tail_ms=tail_ms)
         self.careful[setting] = self._limit(setting, CAREFUL * self.slo_ms / off).rps
 
     def _limit(self, setting: Setting, slo_ms: float) -> Prediction:
@@ -177,8 +181,8 @@ class Forecaster:
 
     def _off(self, one: Seen) -> float:
         """The percentile of a trial (or its tail, where lower), measured over predicted; infinite where requests were lost."""
-        played, p = play(self.service, one.setting, one.arrivals_s), min(self.percentile, tail(one.latencies_ms.size))
-        return percentile(one.latencies_ms, p) / percentile(played.latencies_ms, p)
+        p = min(self.percentile, tail(one.latencies_ms.size))
+        return percentile(one.latencies_ms, p) / percentile(one.played(self.service)[0], p)
 
     def predictions(self) -> list[dict[str, Any]]:
         """What the twin says now of every setting's limit, for result.json."""
@@ -193,41 +197,41 @@ class Forecaster:
         self.told |= {one.setting: one for one in found}
 
 
-def look_for_rate(forecast: Forecaster, run: Try, steps: int, in_time: Callable[[], bool]) -> int:
-    """Try the most promising setting until its limit is known, then once the best of another kind; returns the trials it took.
+def look_for_rate(forecast: Forecaster, run: Try, steps: int, in_time: Callable[[], bool]) -> None:
+    """Try the most promising setting until its limit is known, then once the best of another kind.
 
     Which is the most promising follows what is seen. The first trial is made whatever the time.
     """
     for turn in range(steps):
         ranked = forecast.by_rate()
         if not ranked or (turn and not in_time()):
-            return turn
+            return
         setting = ranked[0]
         rate = forecast.next_rate(setting)
         if rate is None:
             rival = rival_of(ranked)
             if rival is None or rival in forecast.bounds:
-                return turn
+                return
             setting, rate = rival, BELOW * forecast.limit_rps(rival)
         run(setting, rate)
-    return steps
 
 
-def look_at_rate(forecast: Forecaster, rps: float, *, cheapest: bool, run: Try, steps: int, in_time: Callable[[], bool]) -> int:
+def look_at_rate(
+    forecast: Forecaster, rps: float, *, cheapest: bool, run: Try, steps: int, in_time: Callable[[], bool]
+) -> None:
     """Try the best setting at one rate until the one that is best has been tried, then the best of another kind; see above."""
     for turn in range(steps):
         ranked = forecast.by_latency(rps, cheapest=cheapest)
         untried = [one for one in ranked if (one, rps) not in forecast.measured_ms]
         if not untried or (turn and not in_time()):
-            return turn
+            return
         rival = rival_of(ranked)
         if ranked[0] in untried:
             run(ranked[0], rps)
         elif rival in untried:
             run(rival, rps)
         else:
-            return turn
-    return steps
+            return
 
 
 def rival_of(ranked: Sequence[Setting]) -> Setting | None:

@@ -31,12 +31,26 @@ EVALUATIONS = 200
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Seen:
-    """One trial: when its requests were due (s, ascending), their latencies (ms, inf: lost), and its batches, if known."""
+    """One trial: when its requests were due (s, ascending), their latencies (ms, inf: lost), and its batches, if known.
+
+    The first `warm` requests are those of the warm-up, which have no latency here: what they left, the others waited for.
+    """
 
     setting: Setting
     arrivals_s: NDArray[np.float64]
     latencies_ms: NDArray[np.float64]
     batches: Sequence[Batch] = ()
+    warm: int = 0
+
+    @property
+    def rps(self) -> float:
+        """The rate of those that were judged."""
+        return float((self.latencies_ms.size - 1) / np.ptp(self.arrivals_s[self.warm :]))
+
+    def played(self, service: Service) -> tuple[NDArray[np.float64], float]:
+        """What the twin says of the same: the latencies of those that were judged, in ms, and the mean batch of all."""
+        played = play(service, self.setting, self.arrivals_s)
+        return played.latencies_ms[self.warm :], played.mean_batch
 
 
 def refit(service: Service, seen: Sequence[Seen]) -> Service:
@@ -79,7 +93,7 @@ def agrees(service: Service, one: Seen) -> bool:
     measured = percentile(one.latencies_ms, p)
     if math.isinf(measured):
         return False
-    return abs(percentile(play(service, one.setting, one.arrivals_s).latencies_ms, p) / measured - 1) <= AGREES
+    return abs(percentile(one.played(service)[0], p) / measured - 1) <= AGREES
 
 
 def under_load(service: Service, seen: Sequence[Seen]) -> Service:
@@ -109,11 +123,11 @@ def under_load(service: Service, seen: Sequence[Seen]) -> Service:
 
 def _misses(service: Service, one: Seen) -> Iterator[float]:
     """Logarithms of predicted over measured; what was lost in a trial cannot be compared."""
-    played = play(service, one.setting, one.arrivals_s)
+    latencies_ms, mean_batch = one.played(service)
     for p in (50, tail(one.latencies_ms.size)):
-        measured, told = percentile(one.latencies_ms, p), percentile(played.latencies_ms, p)
+        measured, told = percentile(one.latencies_ms, p), percentile(latencies_ms, p)
         if math.isfinite(measured):
             yield math.log(min(told, LOST_MS) / measured)
     sizes = [batch.size for batch in one.batches if batch.size]
     if sizes:
-        yield math.log(played.mean_batch / float(np.mean(sizes)))
+        yield math.log(mean_batch / float(np.mean(sizes)))

@@ -17,7 +17,7 @@ def found(choice: Choice, runner: Runner, forecast: Forecaster) -> dict[str, Any
     trials = runner.trials
     paired = len(choice.noise.trials) if choice.noise is not None else 0
     return {
-        "curve": [asdict(point) for point in forecast.service.points],
+        "curve": [asdict(point) for point in forecast.measured.points],
         "default": choice.default,
         "chosen": choice.chosen,
         "runner_up": choice.runner_up,
@@ -55,7 +55,7 @@ def _diagnosis(setting: Setting, forecast: Forecaster, trials: Sequence[Trial]) 
         )
     else:
         late = ours[-1].invalid_reason if ours else None
-        seen = Figures(rps=told.rps, tail_ms=told.p99_ms, mean_batch=told.mean_batch, late=late)
+        seen = Figures(rps=told.rps, tail_ms=told.tail_ms, mean_batch=told.mean_batch, late=late)
     return diagnose(
         service.points,
         setting,

@@ -1,6 +1,7 @@
 """Runs trials one after another on one server, and keeps them all; what an interrupted run has measured is taken from it."""
 
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,18 +16,11 @@ from marline.tune._trial import Bench, Trial, judge, load_of, run_trial
 AGAIN, SURE = 4, 3  # trials in which a confirmation may look for a rate that holds, and those it gets whatever the time
 STEPS_DOWN, NARROW = (0.85, 0.7, 0.55), 0.93  # after the first, second, third miss, and after a trial that left it undecided
 CONFIRM_SHARE = 1.5  # of the budget: when confirmations beyond those end
-DEFAULT_SHARE = 2.0  # and the search for the default, which must have its chance: a gain is over its best rate
 
 
 def serve(server: Server, archive: Path, model: str, setting: Setting) -> None:
     """Register an archive with a setting; what the server says it serves is compared with what was asked."""
-    server.load(
-        archive,
-        model,
-        batch_size=setting.batch_size,
-        max_batch_delay_ms=setting.max_batch_delay_ms,
-        workers=setting.workers,
-    )
+    server.load(archive, model, **asdict(setting))
 
 
 @dataclass
@@ -38,6 +32,7 @@ class Runner:
     expected: int
     trials: list[Trial] = field(default_factory=list)
     raw: list[Raw] = field(default_factory=list)  # of each trial, in the same order
+    loads: list[Load] = field(default_factory=list)  # the same
     loaded: tuple[Path, Setting] | None = None
     hopes: bool = True  # that waiting helps: a machine that stayed busy once is busy with something longer than we wait
 
@@ -49,6 +44,11 @@ class Runner:
     def in_time(self, share: float = 1.0) -> bool:
         """Whether the search may still refine; every setting has its one trial and its confirmation all the same."""
         return self.spent_s < share * self.bench.tune.budget_s
+
+    def in_time_from_now(self) -> Callable[[], bool]:
+        """As `in_time`, from now on: the default must have its chance, too, as a gain is over its best rate."""
+        begun_s = self.spent_s
+        return lambda: self.spent_s - begun_s < self.bench.tune.budget_s
 
     def load(self, archive: Path, setting: Setting) -> None:
         """Make the server serve `archive` with `setting`."""
@@ -73,6 +73,7 @@ class Runner:
         trial = judge(self.bench, setting, load, purpose, raw, number, self.journal.run)
         self.trials.append(trial)
         self.raw.append(raw)
+        self.loads.append(load)
         return trial
 
     def confirm(
@@ -89,6 +90,8 @@ class Runner:
             trial = self.run(archive, setting, rate, "confirm")
             if self.holds(trial):
                 return trial
+            if trial.too_large:
+                break
             if trial.valid or again:  # a trial that stays invalid may be so because this rate is too much
                 if at_rps is not None:
                     break
@@ -121,9 +124,11 @@ class Runner:
             raw = run_trial(self.bench, load, number, self.journal.run)
         except LoadTestError as error:  # of the sender, which says nothing about the server: once more
             progress(0.99, f"trial {number} is repeated: {error}")
-            raw = run_trial(self.bench, load, number, self.journal.run)
-        if raw.reason is not None and "not idle" in raw.reason:
             self.loaded = None  # what is left of it must not be the next one's
+            self.load(archive, setting)
+            raw = run_trial(self.bench, load, number, self.journal.run)
+        if not raw.idle:
+            self.loaded = None  # as above
         if raw.reason is not None and self.hopes:  # it will be repeated, when something else that took the machine has ended
             self.hopes = wait_until_quiet()
         return replace(raw, took_s=time.monotonic() - began)

@@ -49,14 +49,14 @@ def search(
     steps: int,
     run: Try,
     *,
-    to_beat_rps: float = 0.0,
     in_time: Callable[[], bool] = lambda: True,
 ) -> dict[Setting, Trial]:
     """The best trial within the objective of each setting that has one; the most promising setting goes first.
 
-    Each gets at least one trial. One that cannot carry more than the best rate so far (`to_beat_rps` at first) is given up.
+    Each gets at least one trial. One that cannot carry more than the best rate so far is given up.
     """
     best: dict[Setting, Trial] = {}
+    to_beat_rps = 0.0
     for setting in sorted(settings, key=lambda one: -capacity_rps(curve, one)):
         capacity = capacity_rps(curve, setting) * calibration(best, curve)
         first = max(FIRST * capacity, min(BEAT * to_beat_rps, capacity))
@@ -97,6 +97,8 @@ def climb(
             again = True
             continue
         turn, again = turn + 1, False
+        if trial.too_large:
+            break
         if trial.within(slo_ms):
             best, low = trial, rate
         else:

@@ -54,6 +54,7 @@ class Service:
     request_ms: float  # the same, per request of a batch
     http_ms: float  # what a request waits outside the worker: HTTP in, HTTP out
     shared: bool  # the workers share one accelerator: inference is serial over all of them, pre- and postprocessing are not
+    queue: int = 1000  # requests that may wait (jobQueueSize); whoever comes then is refused
 
     def __post_init__(self) -> None:
         sizes = [point.batch for point in self.points]

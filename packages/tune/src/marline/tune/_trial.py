@@ -3,13 +3,14 @@
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import psutil
 
-from marline.core import LoadtestConfig, TuneConfig, located, machine, seen_gpus
+from marline.core import LoadtestConfig, TuneConfig, located, progress, seen_gpus
 from marline.deploy import Server, Status
 from marline.loadtest import Load, Measurement, Target, invalid_reason, measure, percentile, samples_needed, verdict
 from marline.tune._batches import Batch, read_batches
@@ -20,8 +21,7 @@ from marline.tune._setting import Setting
 DRAIN_S, LEAST_TIMEOUT_S = 30.0, 2.0
 ENOUGH, OVER = 300, 3  # requests of a trial, and how many of a confirmation may miss the objective and it still proves it
 LONGER, LONGEST = 2.0, 3.0  # times as long as configured: a trial, and a confirmation, at a low rate
-ENOUGH, OVER = 300, 3  # requests of a trial, and how many of a confirmation may miss the objective and it still proves it
-LONGER, LONGEST = 2.0, 3.0  # times as long as configured: a trial, and a confirmation, at a low rate
+OFF = 0.05  # of the wished rate: what a recording's first seconds may offer more or less
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,12 +141,15 @@ def run_trial(bench: Bench, load: Load, number: int, run: str) -> Raw:
             bench.logs / f"trial-{number:03d}",
             processes=bench.loadtest.processes,
             expect_workers=bench.loadtest.expect_workers,
+            said=partial(progress, 0.5),
         )
     idle = _drain(bench)
     after = client.describe(bench.model)
     batches = tuple(batch for batch in read_batches(bench.server.batches) if batch.ended_s >= began)
-    reason = invalid_reason(measured, load, bench.slo_ms, bench.tune.percentile) or _server_reason(
-        before, after, measured, batches if bench.reported else None
+    reason = (
+        invalid_reason(measured, load, bench.slo_ms, bench.tune.percentile)
+        or _uneven(measured, load)
+        or _server_reason(before, after, measured, batches if bench.reported else None)
     )
     if reason is None and not idle:
         reason = f"the server was not idle {DRAIN_S:.0f} s after the load"
@@ -158,6 +161,7 @@ def run_trial(bench: Bench, load: Load, number: int, run: str) -> Raw:
         gpu_share=_gpu_share() if bench.on_gpu else None,
         gpu=gpu,
         run=run,
+        idle=idle,
     )
 
 
@@ -211,6 +215,16 @@ def broken_limit(config: TuneConfig, raw: Raw) -> tuple[str | None, bool]:
     return None, False
 
 
+def _uneven(measured: Measurement, load: Load) -> str | None:
+    """Why a recording says nothing of the wished rate, or None: what is played are its first seconds."""
+    if load.arrivals != "replay" or abs(measured.offered_rps / load.rps - 1) <= OFF:
+        return None
+    return (
+        f"the first {load.end_s:.0f} s of {load.replay} offer {measured.offered_rps:.1f} requests/s where {load.rps:.1f} were "
+        "wished for: it is too uneven for trials of this length; tune.trial_s and tune.confirm_s make them longer"
+    )
+
+
 def _memory_mb(status: Status | None) -> float | None:
     """The memory of the largest worker; a worker that has just ended has none."""
     found = []
@@ -224,8 +238,6 @@ def _memory_mb(status: Status | None) -> float | None:
 
 def _gpu_share() -> float | None:
     """The largest share of a GPU's memory that is taken; None where there is no GPU."""
-    if not machine()["gpus"]:
-        return None
     return max((gpu.used_mb / gpu.memory_mb for gpu in seen_gpus()), default=None)
 
 

@@ -33,7 +33,7 @@ from marline.handler import read_golden
 from marline.loadtest import arrival_times, measuring
 from marline.tune._answer import answer
 from marline.tune._choose import Chooser
-from marline.tune._curve import is_reported, measure_service
+from marline.tune._curve import ROOM, is_reported, measure_service
 from marline.tune._devices import devices_of
 from marline.tune._journal import Journal
 from marline.tune._nvml import gpu_use
@@ -91,11 +91,11 @@ def tune(config: Config, accelerator: Accelerator, inputs: Sequence[Manifest], o
         "slo": slo,
         **found(choice, runner, chooser.forecast),
         **({"gpu": [*journal.read("gpu"), *watched(runner)]} if accelerator.kind == "cuda" else {}),
-        "warnings": [*left_out, *choice.warnings, *[NOT_REPORTED] * (not reports)],
+        "warnings": [*left_out, *choice.warnings, *[NOT_REPORTED] * (not reports), *_few_threads(accelerator, told)],
         "tuned": {"archive": str(tuned.file.relative_to(out)), "sha256": tuned.sha256},
         "values": [asdict(value) for value in tuned.values],
         **_request(config, accelerator),
-        "seconds": round(time.monotonic() - started, 1),
+        "seconds": round(time.monotonic() - started + sum(one.took_s for one in runner.trials if one.run is not None), 1),
     }
     random_weights = loaded.facts["weights"]["kind"] == "random"
     result["answer"] = answer(result, confidence=told.confidence, random_weights=random_weights)
@@ -152,11 +152,16 @@ def _service(
             told.batch_sizes,
             told.curve_repeats,
             slo_ms=lambda t1_ms: slo_of(config, t1_ms)["ms"],
-            shared=accelerator.kind != "cpu",
+            shared=_is_shared(accelerator, max(told.workers)),
         )
     journal.write("gpu", gpu)
     journal.write("service", asdict(service))
     return service
+
+
+def _is_shared(accelerator: Accelerator, workers: int) -> bool:
+    """Whether workers compute on one device; TorchServe gives each a GPU of its own as long as there are as many."""
+    return accelerator.kind == "emulated" or (accelerator.kind == "cuda" and len(seen_gpus()) < workers)
 
 
 def _forecast(bench: Bench, service: Service) -> Forecaster:
@@ -179,7 +184,7 @@ def _within(config: Config, service: Service, archive: Path) -> tuple[TuneConfig
     """What may be tried of what was asked for, and why the rest may not."""
     told, slo_ms = within_curve(config.tune, service.points), slo_of(config, service.points[0].p50_ms)["ms"]
     workers, few = workers_within(told.workers, from_yaml(read_mar(archive).config))
-    left_out = [*_left_out(config.tune, told, service.points, slo_ms), *few]
+    left_out = [*_left_out(config.tune, told, service, slo_ms), *few]
     return told.model_copy(update={"workers": workers}), left_out
 
 
@@ -189,13 +194,17 @@ def within_curve(config: TuneConfig, curve: Sequence[Point]) -> TuneConfig:
     return config.model_copy(update={"batch_sizes": kept})
 
 
-def _left_out(config: TuneConfig, told: TuneConfig, curve: Sequence[Point], slo_ms: float) -> list[str]:
+def _left_out(config: TuneConfig, told: TuneConfig, service: Service, slo_ms: float) -> list[str]:
     """Why batch sizes were not tried."""
-    sizes = [size for size in config.batch_sizes if size not in told.batch_sizes]
+    sizes, last = [size for size in config.batch_sizes if size not in told.batch_sizes], service.points[-1]
     if not sizes:
         return []
-    if curve[-1].p50_ms > slo_ms:
-        why = f"a batch of {curve[-1].batch} takes {curve[-1].p50_ms:.0f} ms, {slo_ms:g} ms are allowed"
+    if last.p50_ms > slo_ms:
+        why = f"a batch of {last.batch} takes {last.p50_ms:.0f} ms, {slo_ms:g} ms are allowed"
+    elif last.batch == min(ROOM, service.queue):
+        why = (
+            f"more than {last.batch} requests cannot wait (archive.job_queue_size={service.queue}, {ROOM} connections at most)"
+        )
     else:
         why = f"batches of {min(sizes)} end the worker's memory (507)"
     return [f"{why}: tune.batch_sizes {sizes} were not tried"]
@@ -205,6 +214,17 @@ def _server(config: Config, accelerator: Accelerator, archive: Path, logs: Path)
     threads = max(1, len(os.sched_getaffinity(0)) // max(config.tune.workers))
     installs = requirements_of(archive) is not None
     return serving(config.deploy, logs, accelerator=accelerator, threads=threads, installs=installs)
+
+
+def _few_threads(accelerator: Accelerator, told: TuneConfig) -> list[str]:
+    """What trials of several numbers of workers on one processor leave out."""
+    if accelerator.kind != "cpu" or min(told.workers) == max(told.workers):
+        return []
+    why = (
+        f"every worker had a {max(told.workers)}th of the cores in all trials, as one server carried them all; served alone, "
+        f"fewer workers get more threads each, and the default could carry more: tune.workers=[{min(told.workers)}] shows it"
+    )
+    return [why]
 
 
 def _prove(server: Server, model: str, exported: Manifest) -> None:

@@ -19,7 +19,6 @@ from marline.tune._setting import Setting
 from marline.tune._twin_loop import STAGES, serve
 
 Floats = NDArray[np.float64]
-QUEUE = 1000
 REQUESTS = 40_000  # of one simulated load: its p99 varies by 2 to 4 % between seeds where the queue is long, by less elsewhere
 SETTLED = 0.05  # of them come first and are not judged: the queue begins empty
 IDLE = 0.01  # of the saturated rate: requests that meet nobody
@@ -46,6 +45,7 @@ class Prediction:
     rps: float
     p50_ms: float
     p99_ms: float
+    tail_ms: float  # the percentile that was asked for
     mean_batch: float
     saturated_rps: float
 
@@ -59,6 +59,7 @@ class Forecast:
     p50_ms: float
     p95_ms: float
     p99_ms: float
+    tail_ms: float  # the percentile that was asked for
     mean_batch: float
     shares: Mapping[str, float]
 
@@ -77,14 +78,14 @@ def simulate(
     setting: Setting,
     arrivals_s: ArrayLike,
     *,
-    queue: int = QUEUE,
+    queue: int | None = None,
     expiry_ms: float = math.inf,
     seed: int = 0,
 ) -> Floats:
-    """Latencies in ms, float64 [n] by arrival; inf where a request was refused (queue full) or expired (clientTimeout).
+    """Latencies in ms, float64 [n] by arrival; inf where a request was refused or expired (clientTimeout).
 
     `arrivals_s` are the instants in seconds at which requests are sent, float [n], ascending, of any process. ValueError where
-    they are not, and where the setting's batches are larger than the service curve.
+    they are not, and where the setting's batches are larger than the service curve. `queue` is the service's own unless told.
     """
     return play(service, setting, arrivals_s, queue=queue, expiry_ms=expiry_ms, seed=seed).latencies_ms
 
@@ -94,7 +95,7 @@ def play(
     setting: Setting,
     arrivals_s: ArrayLike,
     *,
-    queue: int = QUEUE,
+    queue: int | None = None,
     expiry_ms: float = math.inf,
     seed: int = 0,
 ) -> Played:
@@ -106,7 +107,8 @@ def play(
         raise ValueError(f"{setting} is beyond the service curve, which ends at batches of {service.largest}")
     table_ms = service.table_ms()
     draws = np.random.default_rng(seed).integers(table_ms.shape[1], size=arrivals_ms.size)
-    return _played(service, table_ms, setting, arrivals_ms, draws, queue, expiry_ms)
+    waiting = service.queue if queue is None else queue
+    return _played(service, table_ms, setting, arrivals_ms, draws, waiting, expiry_ms)
 
 
 def predict(
@@ -115,8 +117,6 @@ def predict(
     slo_ms: float,
     percentile: float,
     *,
-    requests: int = REQUESTS,
-    queue: int = QUEUE,
     gaps: ArrayLike | None = None,
     seed: int = 0,
 ) -> list[Prediction]:
@@ -125,10 +125,10 @@ def predict(
     A setting whose lone requests already miss the objective has none: it would break its promise whenever load is low. `gaps`
     are the times between arrivals of another process than Poisson's, float [n], in any unit: they are scaled to each rate.
     """
-    table_ms, unit_ms, draws = service.table_ms(), _unit_ms(gaps, requests, seed), _draws(service, requests, gaps, seed)
+    table_ms, unit_ms, draws = service.table_ms(), _unit_ms(gaps, seed), _draws(service, gaps, seed)
 
     def at(setting: Setting, rps: float) -> Played:
-        return _played(service, table_ms, setting, unit_ms / rps, draws, queue, math.inf)
+        return _played(service, table_ms, setting, unit_ms / rps, draws, service.queue, math.inf)
 
     def within(setting: Setting, rps: float) -> bool:
         return _share_within(at(setting, rps).latencies_ms, slo_ms, percentile)
@@ -145,8 +145,8 @@ def predict(
                 low, high = (middle, high) if within(setting, middle * saturated) else (low, middle)
             rps = low * saturated
         played = at(setting, rps or IDLE * saturated)
-        p50, p99 = (nearest_rank(_settled(played.latencies_ms), p) for p in (50, 99))
-        found.append(Prediction(setting, rps, p50, p99, played.mean_batch, saturated))
+        p50, p99, tail = (nearest_rank(_settled(played.latencies_ms), p) for p in (50, 99, percentile))
+        found.append(Prediction(setting, rps, p50, p99, tail, played.mean_batch, saturated))
     return found
 
 
@@ -154,19 +154,18 @@ def at_rate(
     service: Service,
     setting: Setting,
     rps: float,
+    percentile: float = 99.0,
     *,
-    requests: int = REQUESTS,
-    queue: int = QUEUE,
     gaps: ArrayLike | None = None,
     seed: int = 0,
 ) -> Forecast:
     """What a setting does at `rps` requests per second in the long run; see `predict` for `gaps`."""
-    arrivals_s = _unit_ms(gaps, requests, seed) / rps / 1e3
-    played = play(service, setting, arrivals_s, queue=queue, seed=seed)
-    p50, p95, p99 = (nearest_rank(_settled(played.latencies_ms), p) for p in (50, 95, 99))
+    arrivals_s = _unit_ms(gaps, seed) / rps / 1e3
+    played = play(service, setting, arrivals_s, seed=seed)
+    p50, p95, p99, tail = (nearest_rank(_settled(played.latencies_ms), p) for p in (50, 95, 99, percentile))
     total_ms = sum(played.stages_ms.values())
     shares = {name: ms / total_ms for name, ms in played.stages_ms.items()}
-    return Forecast(setting, rps, p50, p95, p99, played.mean_batch, shares)
+    return Forecast(setting, rps, p50, p95, p99, tail, played.mean_batch, shares)
 
 
 def saturated_rps(service: Service, setting: Setting, *, batches: int = 400, seed: int = 0) -> float:
@@ -206,15 +205,15 @@ def _played(
     return Played(latencies + service.http_ms, float(batched / max(1, batches)), stages_ms | {"http": service.http_ms})
 
 
-def _unit_ms(gaps: ArrayLike | None, requests: int, seed: int) -> Floats:
+def _unit_ms(gaps: ArrayLike | None, seed: int) -> Floats:
     """Arrivals in ms at one request per second."""
-    drawn = np.random.default_rng([seed, 1]).standard_exponential(requests) if gaps is None else np.asarray(gaps, np.float64)
+    drawn = np.random.default_rng([seed, 1]).standard_exponential(REQUESTS) if gaps is None else np.asarray(gaps, np.float64)
     instants: Floats = np.cumsum(drawn) / drawn.mean() * 1e3
     return instants
 
 
-def _draws(service: Service, requests: int, gaps: ArrayLike | None, seed: int) -> NDArray[np.int64]:
-    count = requests if gaps is None else np.asarray(gaps).size
+def _draws(service: Service, gaps: ArrayLike | None, seed: int) -> NDArray[np.int64]:
+    count = REQUESTS if gaps is None else np.asarray(gaps).size
     return np.random.default_rng(seed).integers(max(len(point.rows_ms) for point in service.points), size=count)
 
 
