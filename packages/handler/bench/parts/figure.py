@@ -1,5 +1,6 @@
 """Rows of the benchmark's table, and what pairs of measurements say."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
@@ -23,8 +24,8 @@ class Compared:
 def figure(
     name: str, value: float | None, unit: str, bar: float | None, holds: bool | None, samples: int, note: str
 ) -> dict[str, Any]:
-    """One row; `holds` is None where there is no bar."""
-    rounded = None if value is None else round(value, 2)
+    """One row; `holds` is None where there is no bar. A value that is not finite is none."""
+    rounded = None if value is None or not math.isfinite(value) else round(value, 2)
     return {"name": name, "value": rounded, "unit": unit, "bar": bar, "holds": holds, "samples": samples, "note": note}
 
 

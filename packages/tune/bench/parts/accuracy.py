@@ -5,27 +5,20 @@ is slowed by its stated scale, so that two cores carry server, worker and sender
 highest rate R within the objective; then
 
 - open-loop trials at 0.8, 0.95 and 1.1 R, each with a schedule of its own, and where these do not enclose the objective one at
-  0.65 or 1.25 R. The measured highest rate is where the p99 of the trials meets the objective, on straight lines of its
-  logarithm over the rate. A trial that its own gates call invalid is sent once more; if that is invalid too, it counts as it is
-  and the row says so.
-- "p99 at a rate" is that of the trial at 0.8 R, beside the twin's for the same arrivals: what luck a schedule has, both have.
+  0.65 or 1.25 R. A trial that its own gates call invalid is sent once more; if that is invalid too, it counts as it is and the
+  row says so. `accuracy_table.py` makes the figures of them.
 - saturated: 1.4 times as many requests as the twin says the server can serve, for some seconds, and how many the worker's own
   log says that it served of them.
-
-Of the few hundred or thousand requests of such a trial the 99th percentile itself varies by several per cent from one schedule
-to the next; that is part of every error of the highest rate.
 """
 
 import math
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 from marline.core import accelerator_of, project_root, read_config
@@ -34,7 +27,7 @@ from marline.loadtest import Load, Measurement, Target, invalid_reason, measure,
 from marline.tune import Service, Setting, measure_service, predict, simulate
 from marline.tune._batches import read_batches
 from packages.handler.bench.parts.archives import life
-from packages.handler.bench.parts.figure import figure
+from packages.tune.bench.parts.accuracy_table import row, rows, table
 from packages.tune.bench.parts.kept import MEASURING, once
 
 MODEL, PERCENTILE, REPEATS = "digits_cnn", 99.0, 30
@@ -43,16 +36,6 @@ SHORTEST_S, WARM_S, FLOOD_S, FLOOD, TIMEOUT_S = 15.0, 2.0, 8.0, 1.4, 10.0
 TWIN = ("_twin", "_twin_loop", "_service", "_curve", "_burst", "_batches")
 CODE = (*MEASURING, *(f"packages/tune/src/marline/tune/{name}.py" for name in TWIN), "packages/tune/bench/parts/accuracy.py")
 ENOUGH, LONGEST_S = 600, 40.0  # requests of a trial, which is longer where they come slowly
-BARS = {"highest rate": 0.05, "p99": 0.15, "saturated": 0.05}
-Errors = dict[str, float]
-HEAD = (
-    "Written by `python -m packages.tune.bench.tune accuracy`; `bench/parts/accuracy.py` says how each figure is made.",
-    "Settings are (batch size, delay in ms, workers). The twin knows what the phase of the service curve saw of one worker;",
-    "nothing was fitted to these trials. EMULATED: the forward pass sleeps along a published curve.",
-)
-RATES, TAILS = ("highest req/s: twin", "measured", "error"), ("p99 at req/s", "twin, ms", "measured", "error")
-TITLES = ("setting", *RATES, *TAILS, "saturated req/s: twin", "measured", "error", "invalid trials")
-COLUMNS = (f"| {' | '.join(TITLES)} |", "|---" * len(TITLES) + "|")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,15 +64,7 @@ def accuracy() -> list[dict[str, Any]]:
     for curve in CURVES:
         cells += _cells(curve)
         (project_root() / "docs" / "twin.md").write_text(table(cells))
-    rows = []
-    for name, bar in BARS.items():
-        misses = [abs(_errors(cell)[name]) for cell in cells]
-        worst = max(cells, key=lambda cell: abs(_errors(cell)[name]))
-        note = f"{len(cells)} settings of {len(CURVES)} curves; worst {max(misses):.1%} ({worst['curve']}, {worst['setting']})"
-        rows.append(
-            figure(f"{name}: median error of the twin", median(misses), "", bar, median(misses) <= bar, len(misses), note)
-        )
-    return rows
+    return rows(cells)
 
 
 def _cells(curve: Curve) -> list[dict[str, Any]]:
@@ -102,11 +77,13 @@ def _cells(curve: Curve) -> list[dict[str, Any]]:
                 started.append(stack.enter_context(_started(curve)))
             return started[0]
 
-        service = Service.read(once(f"accuracy-{curve.key}-service", lambda: asdict(_service(bench(), curve)), code=CODE))
+        service = Service.read(
+            once(f"accuracy-{curve.key}-service", lambda: asdict(_service(bench(), curve)), asked=asdict(curve), code=CODE)
+        )
         cells = []
         for setting in curve.settings:
             name = f"accuracy-{curve.key}-{setting.batch_size}-{setting.max_batch_delay_ms}-{setting.workers}"
-            cells.append(once(name, partial(_cell, bench, curve, service, setting), code=CODE))
+            cells.append(once(name, partial(_cell, bench, curve, service, setting), asked=asdict(curve), code=CODE))
         return cells
 
 
@@ -146,8 +123,7 @@ def _cell(bench: Callable[[], Bench], curve: Curve, service: Service, setting: S
     """Everything of one setting: what the twin said before, and what was measured after."""
     (said,) = predict(service, [setting], curve.slo_ms, PERCENTILE)
     used = bench()
-    told = {"batch_size": setting.batch_size, "max_batch_delay_ms": setting.max_batch_delay_ms, "workers": setting.workers}
-    used.server.load(used.archive, MODEL, **told)
+    used.server.load(used.archive, MODEL, **asdict(setting))
     try:
         trials = [_trial(used, curve, service, setting, share * said.rps) for share in SHARES]
         outside = {min(one["measured_p99_ms"] for one in trials) > curve.slo_ms: BEYOND[0]}
@@ -163,12 +139,11 @@ def _cell(bench: Callable[[], Bench], curve: Curve, service: Service, setting: S
         "slo_ms": curve.slo_ms,
         "setting": [setting.batch_size, setting.max_batch_delay_ms, setting.workers],
         "predicted_rps": said.rps,
-        "measured_rps": crossing([(one["rps"], one["measured_p99_ms"]) for one in trials], curve.slo_ms),
         "trials": trials,
         "predicted_saturated_rps": said.saturated_rps,
         "measured_saturated_rps": served_rps,
     }
-    print(f"  {_row(found)}", flush=True)
+    print(f"  {row(found)}", flush=True)
     return found
 
 
@@ -207,45 +182,3 @@ def _flooded(bench: Bench, setting: Setting, rps: float) -> float:
     full = [batch for batch in batches if batch.size == setting.batch_size]
     begin, end = full[len(full) // 5].ended_s, full[len(full) * 4 // 5].ended_s  # the queue is long between the two
     return sum(batch.size for batch in batches if begin < batch.ended_s <= end) / (end - begin)
-
-
-def crossing(points: Sequence[tuple[float, float]], slo_ms: float) -> float:
-    """The rate at which p99 meets the objective, on lines through (rate, logarithm of p99); beyond them on the last."""
-    ordered = sorted(points)
-    pairs = list(pairwise(ordered))
-    (low, low_ms), (high, high_ms) = next((pair for pair in pairs if pair[0][1] <= slo_ms < pair[1][1]), None) or (
-        pairs[0] if ordered[0][1] > slo_ms else pairs[-1]
-    )
-    slope = math.log(high_ms / low_ms) / (high - low)
-    return low + math.log(slo_ms / low_ms) / slope if slope > 0 else high
-
-
-def _errors(cell: Mapping[str, Any]) -> Errors:
-    first = cell["trials"][0]
-    return {
-        "highest rate": cell["predicted_rps"] / cell["measured_rps"] - 1,
-        "p99": first["twin_p99_ms"] / first["measured_p99_ms"] - 1,
-        "saturated": cell["predicted_saturated_rps"] / cell["measured_saturated_rps"] - 1,
-    }
-
-
-def _row(cell: Mapping[str, Any]) -> str:
-    first, errors = cell["trials"][0], _errors(cell)
-    rates = f"{cell['predicted_rps']:.1f} | {cell['measured_rps']:.1f} | {errors['highest rate']:+.1%}"
-    tails = f"{first['rps']:.1f} | {first['twin_p99_ms']:.0f} | {first['measured_p99_ms']:.0f} | {errors['p99']:+.1%}"
-    most = f"{cell['predicted_saturated_rps']:.1f} | {cell['measured_saturated_rps']:.1f} | {errors['saturated']:+.1%}"
-    invalid = sum(one["invalid"] is not None for one in cell["trials"])
-    return f"| {tuple(cell['setting'])} | {rates} | {tails} | {most} | {invalid or ''} |"
-
-
-def table(cells: Sequence[Mapping[str, Any]]) -> str:
-    """docs/twin.md: every cell, misses included."""
-    lines = ["# The twin against a real TorchServe", "", *HEAD, ""]
-    for curve in CURVES:
-        found = [cell for cell in cells if cell["curve"] == curve.key]
-        if not found:
-            continue
-        lines += [f"## {curve.key}, {curve.scale:g} times slower, p99 within {curve.slo_ms:g} ms", "", *COLUMNS]
-        lines += [_row(cell) for cell in found] + [""]
-    medians = (f"{name} {median(abs(_errors(cell)[name]) for cell in cells):.1%} (bar {bar:.0%})" for name, bar in BARS.items())
-    return "\n".join([*lines, f"Median error over {len(cells)} settings: {', '.join(medians)}.", ""])

@@ -37,9 +37,11 @@ def _rows(curve: tuple[str, int, int]) -> list[dict[str, Any]]:
     key, scale, slo_ms = curve
     words = (f"model={MODEL}", f"accelerator={key}", f"time_scale={scale}", f"tune.slo_ms={slo_ms}")
     axes = (f"tune.batch_sizes=[{','.join(map(str, SIZES))}]", f"tune.max_batch_delays_ms=[{','.join(map(str, DELAYS_MS))}]")
-    result = once(f"grid-tuned-{key}", lambda: _kept(tuned(*words, *axes, "profile=standard")))
+    result = once(f"grid-tuned-{key}", lambda: _kept(tuned(*words, *axes, "profile=standard")), asked=[*words, *axes])
     cells = {
-        (size, delay): Cell(**once(f"grid-{key}-{size}-{delay}", partial(measured_cell, words, slo_ms, size, delay), code=CODE))
+        (size, delay): Cell(
+            **once(f"grid-{key}-{size}-{delay}", partial(measured_cell, words, slo_ms, size, delay), asked=words, code=CODE)
+        )
         for size, delay in (DEFAULT, *product(SIZES, DELAYS_MS))  # the tuner may keep the default
     }
     rates = {place: cell.rps for place, cell in cells.items()}

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from marline.core import newest
+from marline.core import StageError, newest
 from marline.loadtest import Load
 from packages.tune.bench.parts.tunings import MODEL, RUNS, emulating, loaded
 
@@ -44,7 +44,9 @@ def measured_cell(words: Sequence[str], slo_ms: float, size: int, delay_ms: int)
                 timeout_s=3 * slo_ms / 1e3,
             )
             seen = loaded(server, payloads, load, slo_ms)
-            missed = seen.latencies_ms > slo_ms if seen is not None else np.ones(BLOCKS, bool)
+            if seen is None:
+                raise StageError(f"({size}, {delay_ms}) at {rate:.1f}/s could not be measured: every attempt was invalid")
+            missed = seen.latencies_ms > slo_ms
             blocks = [[int(block.size), int(block.sum())] for block in np.array_split(missed, BLOCKS)]
             trials.append({"rps": rate, "blocks": blocks})
             held = bool(missed.mean() <= MISSES)

@@ -12,13 +12,13 @@ FOLDER = project_root() / "artifacts" / "bench" / "tune"
 MEASURING = ("packages/handler/src", "packages/loadtest/src", "loadtests", "configs/accelerators")
 
 
-def once(name: str, measure: Callable[[], Any], *, code: tuple[str, ...] = ()) -> Any:
-    """The result `name` as measured before by the same code on the same machine, else what `measure` returns (JSON), kept.
+def once(name: str, measure: Callable[[], Any], *, asked: Any, code: tuple[str, ...] = ()) -> Any:
+    """What was measured as `name` before, asked the same of the same code and machine; else what `measure` returns, kept.
 
-    The code is the tuner's and all it stands on, or else what `code` names: files and folders of the project.
+    Both are JSON. The code is the tuner's and all it stands on, or else what `code` names: files and folders of the project.
     """
     file = FOLDER / f"{name}.json"
-    told = {"code": _sha256_of(code) if code else code_sha256("tune"), "machine": machine()}
+    told = {"asked": json_sha256(asked), "code": _sha256_of(code) if code else code_sha256("tune"), "machine": machine()}
     if file.is_file() and (kept := json.loads(file.read_text()))["told"] == told:
         return kept["result"]
     result = measure()

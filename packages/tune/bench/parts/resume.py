@@ -21,7 +21,7 @@ INTO_S, DEADLINE_S, POLL_S = 2.5, 300.0, 0.05
 
 def resume() -> list[dict[str, Any]]:
     """A kill -9 in four trials of one tuning run, the same command after each: nothing is measured twice, nothing lost."""
-    seen = once("resume", _killed)
+    seen = once("resume", _killed, asked=WORDS)
     told = f"killed in trials {seen['killed_in']}; {seen['trials']} trials, {seen['earlier']} of them from before the last kill"
     name = "kill -9 in the middle of a trial"
     twice, lost = seen["measured_twice"], seen["lost"]
