@@ -14,7 +14,7 @@ def main(words: list[str]) -> int:
         print(f"pipeline: {error}", file=sys.stderr)
         return error.exit_code
 
-    from pipelines.ending import ending_with_us  # noqa: PLC0415 - a wrong request must not wait for Prefect and torch
+    from pipelines.ending import ending_with_us, interruptible  # noqa: PLC0415 - a wrong request waits for nothing heavy
     from pipelines.environment import prepare  # noqa: PLC0415 - as above
 
     home = prepare(config.artifacts)
@@ -24,7 +24,7 @@ def main(words: list[str]) -> int:
 
     model = next(word.partition("=")[2] for word in words if word.startswith("model="))
     try:
-        with ending_with_us():
+        with ending_with_us(), interruptible():
             wait = start(home)
             from pipelines.lifecycle import lifecycle  # noqa: PLC0415 - reads the environment that was prepared
 

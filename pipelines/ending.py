@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import FrameType
 
 LOOK_S = 0.5
 ORDERLY = b"."
@@ -27,6 +28,28 @@ def ending_with_us() -> Iterator[None]:
         finally:
             assert watcher.stdin is not None
             watcher.stdin.write(ORDERLY)
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Inside, whatever is raised once an interrupt came is that interrupt: a half imported library raises anything."""
+    came: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        came.append(number)
+        signal.default_int_handler(number, frame)
+
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.default_int_handler:  # who started us may have it ignored
+        signal.signal(signal.SIGINT, note)
+    try:
+        yield
+    except Exception as error:
+        if came:
+            raise KeyboardInterrupt from error
+        raise
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def watch(parent: int) -> None:

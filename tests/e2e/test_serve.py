@@ -4,6 +4,7 @@ import shutil
 import signal
 import stat
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -116,12 +117,18 @@ def another(run: Path, copy: Path, version: str = "1.1") -> Path:
     return copy
 
 
+@pytest.fixture
+def elsewhere(place: Any) -> Iterator[Any]:
+    """Another user, who knows of none of the servers: one model is served once."""
+    with tempfile.TemporaryDirectory(prefix="marline-") as folder:  # short: workers' sockets are in it
+        yield type(place)(place.root, Path(folder, "artifacts"), Path(folder))
+
+
 @pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl on this machine")
-def test_without_the_run_s_samples_the_example_inside_the_archive_is_sent(smoke: Any, place: Any, tmp_path: Path) -> None:
-    own = type(place)(place.root, tmp_path / "artifacts", place.temp)
-    run = own.artifacts / "digits_cnn" / smoke.run.name
+def test_without_the_run_s_samples_the_example_inside_the_archive_is_sent(smoke: Any, elsewhere: Any) -> None:
+    run = elsewhere.artifacts / "digits_cnn" / smoke.run.name
     shutil.copytree(smoke.run, run, ignore=lambda *_: {"load"})
-    with own.start("marline.deploy.serve", "model=digits_cnn", f"run={run.name}") as process:
+    with elsewhere.start("marline.deploy.serve", "model=digits_cnn", f"run={run.name}") as process:
         try:
             greeting = process.stdout.readline()
             curl = process.stdout.readline()
