@@ -30,6 +30,6 @@ def test_a_scikit_learn_classifier_without_a_checkpoint_is_archived_served_and_t
     assert {(1, 100)} <= tried <= {(1, 100), (2, 2)}
     assert {None} == {trial["mean_batch"] for trial in report["trials"]}
     kept = [trial for trial in report["trials"] if trial["valid"] and trial["slo_met"] is not False]
-    assert {0} >= {trial["errors"] for trial in kept}  # one that asked too much, on a busy machine, may be refused some
+    assert {0} == {trial["errors"] for trial in kept}  # one that asked too much, on a busy machine, may be refused some
     assert [] != [told for told in report["warnings"] if "does not report its batches" in told]
     assert ("none", 8) == (report["parity"]["method"], report["parity"]["golden"])

@@ -128,7 +128,7 @@ def _measured(bench: _Bench, sizes: Sequence[int], found: _Found) -> bool:
 
 
 def _measure_sizes(bench: _Bench, bursts: Bursts, sizes: Sequence[int], found: _Found) -> None:
-    """Add the stages of these sizes, and a busy worker's gap for the largest, unless the objective has no room for that."""
+    """Add the stages of these sizes, and a busy worker's gap for the largest, unless a smaller one is too long already."""
     if not found.rows_ms and found.reports:
         before = len(read_batches(bench.server.batches))
         bursts.send(1)
@@ -138,7 +138,7 @@ def _measure_sizes(bench: _Bench, bursts: Bursts, sizes: Sequence[int], found: _
     seen = _repeated(bench, bursts, sizes, found)
     found.rows_ms |= {size: [stages for stages, _ in rows] for size, rows in seen.items()}
     found.ended |= any(_is_too_long(bench, size, found.rows_ms) for size in seen)
-    if sizes[-1] > 1 and not found.ended and bench.room >= FEWEST * sizes[-1]:
+    if sizes[-1] > 1 and sizes[-1] in seen and bench.room >= FEWEST * sizes[-1]:
         found.gaps_ms[sizes[-1]] = _gap_ms(bench, bursts, sizes[-1], found)
 
 
