@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,7 @@ def cpp_program(folder: Path) -> Path | str:
         if refused:
             return refused
         partial.replace(program)
+        _runs.cache_clear()
     return program
 
 
@@ -72,8 +74,9 @@ def _cache(folder: Path) -> Path:
     return cache if os.access(cache, os.W_OK) else folder
 
 
+@cache
 def _runs(program: Path) -> bool:
-    """Whether a kept program is whole: without arguments it ends with 2."""
+    """Whether a kept program is whole: without arguments it ends with 2. Asked once: a start loads all of torch's libraries."""
     try:
         return subprocess.run([program], capture_output=True, timeout=RUN_S, check=False).returncode == NO_ARGUMENTS
     except (OSError, subprocess.TimeoutExpired):
