@@ -8,12 +8,12 @@ import numpy as np
 from marline.report._raw import OK, Seen
 
 STAGES = (("preprocess", "pre_ms"), ("inference", "inference_ms"), ("postprocess", "post_ms"))
-WITHIN = (  # what the wait consists of, by the names of the twin's stages
-    ("queue", ("queue",)),
-    ("batch wait", ("batch",)),
-    ("accelerator busy", ("device",)),
-    ("server around the worker", ("overhead", "http")),
-)
+WITHIN = {  # what the wait consists of, by the names of the twin's stages
+    "queue": ("queue",),
+    "batch wait": ("batch",),
+    "accelerator busy": ("device",),  # under load the handler counts it as inference
+    "server around the worker": ("overhead", "http"),
+}
 Parts = list[dict[str, Any]]
 
 
@@ -44,7 +44,7 @@ def breakdown(
         "total_ms": round(total_ms, 3),
         "max_batch_delay_ms": seen.trial["max_batch_delay_ms"],
         "parts": parts,
-        "within": _within(rest_ms, outlook),
+        "within": _within(rest_ms, outlook, {"accelerator busy"} if origin == "measured" else set()),
     }
 
 
@@ -60,9 +60,9 @@ def _stages(seen: Seen, curve: Sequence[Mapping[str, Any]]) -> tuple[Parts, str]
     ], "service curve"
 
 
-def _within(rest_ms: float, outlook: Mapping[str, Any] | None) -> Parts:
+def _within(rest_ms: float, outlook: Mapping[str, Any] | None, elsewhere: set[str]) -> Parts:
     told = next((one["shares"] for one in (outlook or {}).get("load", ()) if one["factor"] == 1), {})
-    shares = {name: sum(told.get(key, 0.0) for key in keys) for name, keys in WITHIN}
+    shares = {name: sum(told.get(key, 0.0) for key in keys) for name, keys in WITHIN.items() if name not in elsewhere}
     whole = sum(shares.values())
     if whole <= 0 or rest_ms <= 0:
         return []

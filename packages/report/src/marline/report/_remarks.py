@@ -63,7 +63,8 @@ def _goodput(report: Report) -> str:
     knee = report["knee"]
     what = "Goodput counts answers within the SLO from when they were due, per second; on the dashed line every request is one."
     if knee["knee_rps"] is None:
-        found = f"No knee can be told from {knee['loads']} load(s) of the chosen configuration that lost nothing or less."
+        few = "it takes three, and one of them without a lost request"
+        found = f"No knee can be told from the loads measured of the chosen configuration, {knee['loads']}: {few}."
     else:
         end = {"lowest": "; it is the lowest load measured and may be lower", "highest": "; it may be higher than was measured"}
         beyond = end.get(knee["edge"], "")
