@@ -144,9 +144,16 @@ def test_knee_plateau_bracket_and_what_they_bound(run: Any) -> None:
     assert (steps[0] if steps else None) == told["plateau_rps"]
     brackets = {}
     for name, key in (("chosen", "bracket"), ("default", "default_bracket")):
-        held = max((one.told["offered_rps"] for one in ladder(run, name) if one.within), default=None)
-        above = [one.told["offered_rps"] for one in ladder(run, name) if not one.within]
-        missed = min((rate for rate in above if rate > (held or 0)), default=None)
+        told = [(one.number, one.told["offered_rps"], one.within) for one in ladder(run, name)]
+        counted = [  # what no later trial of the configuration contradicts
+            (rate, within)
+            for number, rate, within in told
+            if not any(
+                after > number and other != within and (at >= rate if other else at <= rate) for after, at, other in told
+            )
+        ]
+        held = max((rate for rate, within in counted if within), default=None)
+        missed = min((rate for rate, within in counted if not within), default=None)
         assert {"held_rps": held, "missed_rps": missed} == run.report["confidence"][key]
         brackets[name] = held, missed
     (low, high), (default_low, default_high) = brackets["chosen"], brackets["default"]
@@ -202,7 +209,7 @@ def test_time_concurrency_queue_and_connections(run: Any) -> None:
     assert close((1 - run.config["headroom"]) * little) == told["planned_concurrency"]
     size = report["chosen"]["batch_size"]
     curve = sorted((point["batch"], point["p50_ms"]) for point in report["curve"])
-    batch_s = float(np.interp(size, *zip(*curve, strict=True))) / 1e3
+    batch_s = float(np.interp(size, [batch for batch, _ in curve], [ms for _, ms in curve])) / 1e3
     queue = math.floor(max(0.0, (slo_s - batch_s) * size / batch_s) * report["chosen"]["workers"])
     assert (queue, math.ceil(2 * rate * slo_s)) == (told["queue_bound"], told["connections"])
     assert trial.told["memory_mb"] == told["memory_mb"]
@@ -223,7 +230,7 @@ def test_replicas_and_cost(run: Any) -> None:
         assert (close(busy), close(alone)) == (row["busy"], row["busy_without_one"])
     price = config["price_per_hour"]
     assert (price is None or trial is None) == (cost["rows"] == [])
-    for row in cost["rows"]:
+    for row in cost["rows"] if trial is not None else []:
         assert close(price / 3600 / (row["utilisation"] * trial.offered) * 1e6) == row["per_million"]
         assert close(price / 3600 / (row["utilisation"] * trial.goodput) * 1e6) == row["per_million_within_slo"]
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from marline.report._cost import per_million
 from marline.report._interval import gain_bounds, interval
-from marline.report._knee import knee
+from marline.report._knee import bracket, knee
 from marline.report._raw import Seen
 from marline.report._scaling import fit, scaling, usl
 
@@ -137,9 +137,9 @@ def seen(*loads: tuple[float, float, float | None, bool]) -> list[Seen]:
         Seen(
             {"offered_rps": rate},
             rows,
-            {"answered_rps": answered, "within": within, "power": answered / mean_ms if mean_ms else 0.0},
+            {"trial": place, "answered_rps": answered, "within": within, "power": answered / mean_ms if mean_ms else 0.0},
         )
-        for rate, answered, mean_ms, within in loads
+        for place, (rate, answered, mean_ms, within) in enumerate(loads, 1)
     ]
 
 
@@ -164,6 +164,14 @@ def test_a_configuration_that_held_nothing_has_no_knee_and_a_bracket_open_below(
     found = knee(seen((10, 9, None, False), (20, 9, None, False), (30, 9, None, False)))
 
     assert (None, None, 10) == (found["knee_rps"], found["held_rps"], found["missed_rps"])
+
+
+def test_of_trials_that_contradict_each_other_the_later_is_believed() -> None:
+    later_missed = seen((167, 160, 1.0, True), (139, 130, None, False), (97, 97, 1.0, True))
+    later_held = seen((20, 20, 1.0, False), (30, 30, 1.0, True), (40, 30, 1.0, False))
+
+    assert {"held_rps": 97, "missed_rps": 139} == bracket(later_missed)
+    assert {"held_rps": 30, "missed_rps": 40} == bracket(later_held)
 
 
 def test_an_interval_holds_the_true_percentile_as_often_as_it_says() -> None:
@@ -292,7 +300,7 @@ def test_the_verdict_says_what_it_rests_on(make: Make) -> None:
     evidence = told(make())["verdict"]["evidence"]
 
     assert "23 measurements over 7 configurations (10 were predicted)." in evidence
-    assert "No interval of its p99 can be given" in evidence or "CI" in evidence
+    assert "No interval of p99 can be given" in evidence or "CI" in evidence
 
 
 def test_nothing_is_said_of_a_run_without_a_rate(make: Make) -> None:

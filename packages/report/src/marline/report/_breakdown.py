@@ -61,7 +61,7 @@ def _stages(seen: Seen, curve: Sequence[Mapping[str, Any]]) -> tuple[Parts, str]
 
 
 def _within(rest_ms: float, outlook: Mapping[str, Any] | None, elsewhere: set[str]) -> Parts:
-    told = next((one["shares"] for one in (outlook or {}).get("load", ()) if one["factor"] == 1), {})
+    told: Mapping[str, float] = next((one["shares"] for one in (outlook or {}).get("load", ()) if one["factor"] == 1), {})
     shares = {name: sum(told.get(key, 0.0) for key in keys) for name, keys in WITHIN.items() if name not in elsewhere}
     whole = sum(shares.values())
     if whole <= 0 or rest_ms <= 0:

@@ -8,7 +8,7 @@ from marline.report._breakdown import breakdown
 from marline.report._cold import cold_start
 from marline.report._cost import cost
 from marline.report._interval import gain_bounds, interval
-from marline.report._knee import knee
+from marline.report._knee import bracket, knee
 from marline.report._map import cells
 from marline.report._raw import KEYS, Seen, at, of
 from marline.report._resources import resources
@@ -36,7 +36,7 @@ def capacity(report: dict[str, Any], config: ReportConfig, seen: Sequence[Seen])
 def _confidence(report: Mapping[str, Any], seen: Sequence[Seen], chosen: Seen | None) -> dict[str, Any]:
     """How sure the verdict is: intervals, brackets, and what it took."""
     percentile = report["slo"]["percentile"]
-    bracket, usual = (knee(of(seen, report[name])) for name in ("chosen", "default"))
+    ours, usual = (bracket(of(seen, report[name])) for name in ("chosen", "default"))
     tail = None if chosen is None else interval(chosen.rows.latencies_ms, percentile, chosen.rows.seconds)
     return {
         "measurements": len(seen),
@@ -45,7 +45,7 @@ def _confidence(report: Mapping[str, Any], seen: Sequence[Seen], chosen: Seen | 
         "percentile": percentile,
         "tail_ms": None if chosen is None else chosen.facts["tail_ms"],
         "tail_interval": tail,
-        "bracket": {name: bracket[name] for name in ("held_rps", "missed_rps")},
-        "default_bracket": {name: usual[name] for name in ("held_rps", "missed_rps")},
-        "gain_bounds": gain_bounds(bracket, usual),
+        "bracket": ours,
+        "default_bracket": usual,
+        "gain_bounds": gain_bounds(ours, usual),
     }

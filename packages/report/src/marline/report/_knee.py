@@ -18,12 +18,9 @@ def knee(seen: Sequence[Seen]) -> dict[str, Any]:
     Kleinrock, "Power and deterministic rules of thumb for probabilistic problems in computer communications", ICC 1979), None
     with fewer than three loads. It is one of the loads that were measured: `edge` says where it is the first or the last of
     them, so that the true one may be beyond. The plateau begins at the load after which, for a step of at least 10 % more load,
-    throughput grows by less than 5 %. `held_rps` and `missed_rps` are the bracket of the limit: the highest load within the
-    SLO, and the lowest above it that was not; None where there is none.
+    throughput grows by less than 5 %. `held_rps` and `missed_rps` are the bracket of the limit, see `bracket`.
     """
     loads = [(float(one.trial["offered_rps"]), one.facts) for one in seen]
-    held = max((rate for rate, facts in loads if facts["within"]), default=None)
-    missed = min((rate for rate, facts in loads if not facts["within"] and rate > (held or 0)), default=None)
     flat = (
         (rate, after / rate - 1)
         for (rate, now), (after, then) in pairwise(loads)
@@ -39,6 +36,22 @@ def knee(seen: Sequence[Seen]) -> dict[str, Any]:
         "edge": edge,
         "plateau_rps": plateau,
         "plateau_step": None if step is None else round(step, 3),
-        "held_rps": held,
-        "missed_rps": missed,
+        **bracket(seen),
     }
+
+
+def bracket(seen: Sequence[Seen]) -> dict[str, float | None]:
+    """Between which rates the limit lies: the highest that held the SLO and the lowest that did not; None where there is none.
+
+    Where trials contradict each other, the later is believed, as tune does: what held at a rate that later did not counts no
+    more, and the other way round.
+    """
+    held: set[float] = set()
+    missed: set[float] = set()
+    for one in sorted(seen, key=lambda one: int(one.facts["trial"])):
+        rate = float(one.trial["offered_rps"])
+        if one.facts["within"]:
+            held, missed = held | {rate}, {other for other in missed if other > rate}
+        else:
+            held, missed = {other for other in held if other < rate}, missed | {rate}
+    return {"held_rps": max(held, default=None), "missed_rps": min(missed, default=None)}

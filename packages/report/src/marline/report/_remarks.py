@@ -29,9 +29,10 @@ def _tail(told: dict[str, Any]) -> str:
     if told["tail_ms"] is None:
         return ""
     if seen is None:
-        return f"No interval of its {name} can be given: the trial is too short for blocks that are independent."
+        return f"No interval of {name} can be given: the trial is too short for blocks that are independent."
     bounds = f"{milliseconds(seen['low_ms'], 1)}–{milliseconds(seen['high_ms'], 1)} ms"
-    return f"Its {name} is {number(told['tail_ms'])} ms ({percent(seen['confidence'])} CI {bounds}, {seen['blocks']} blocks)."
+    sure = f"{percent(seen['confidence'])} CI {bounds}, {seen['blocks']} blocks"
+    return f"At the chosen rate {name} is {number(told['tail_ms'])} ms ({sure})."
 
 
 def _gain(report: Report) -> str:
