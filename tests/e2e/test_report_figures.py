@@ -230,9 +230,10 @@ def test_replicas_and_cost(run: Any) -> None:
         assert (close(busy), close(alone)) == (row["busy"], row["busy_without_one"])
     price = config["price_per_hour"]
     assert (price is None or trial is None) == (cost["rows"] == [])
-    for row in cost["rows"] if trial is not None else []:
-        assert close(price / 3600 / (row["utilisation"] * trial.offered) * 1e6) == row["per_million"]
-        assert close(price / 3600 / (row["utilisation"] * trial.goodput) * 1e6) == row["per_million_within_slo"]
+    if trial is not None:
+        for row in cost["rows"]:
+            assert close(price / 3600 / (row["utilisation"] * trial.offered) * 1e6) == row["per_million"]
+            assert close(price / 3600 / (row["utilisation"] * trial.goodput) * 1e6) == row["per_million_within_slo"]
 
 
 def test_the_map_and_other_objectives(run: Any) -> None:

@@ -29,6 +29,7 @@ STAGES = (("inference", "inference_ms", ACCENT), ("preprocess", "pre_ms", SOFT),
 WHOLE = (("the whole handler", "p50_ms", ACCENT),)
 TIP = "tip "  # before the words of a tooltip, where matplotlib writes an id
 DOTS_PER_INCH = 150
+NARROW = 4.5  # inches: too few for the longest name of an emulated accelerator on one line
 EDGE = 1.6  # lost trials stand this far above everything finite, as a factor
 Report = dict[str, Any]
 Trial = dict[str, Any]
@@ -171,7 +172,9 @@ def legend(axes: Axes, report: Report, columns: int) -> None:
 def stamp(figure: Figure, report: Report) -> None:
     """What must be read before any number, on the picture itself: it may be shown without the page."""
     random = ["RANDOM WEIGHTS"] * (report["weights"]["kind"] == "random")
-    emulated = [accelerator_words(report["accelerator"])] * (report["accelerator"]["kind"] == "emulated")
+    name = accelerator_words(report["accelerator"])
+    emulated = [name if figure.get_figwidth() > NARROW else name.replace(" (", "\n(")]
+    emulated *= report["accelerator"]["kind"] == "emulated"
     if random or emulated:
         figure.suptitle("\n".join(emulated + random), x=0.01, ha="left", fontsize=9, fontweight="bold")
 
