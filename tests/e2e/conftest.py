@@ -164,7 +164,7 @@ def sharing(place: Place, until: Callable[..., float], tmp_path_factory: pytest.
 @pytest.fixture(scope="session")
 def smoke(place: Place) -> Ran:
     """The one whole run over the whole grid."""
-    return place.run("pipelines", f"model={MODEL}", *QUICK)
+    return place.run("pipelines", f"model={MODEL}", *QUICK, "report.price_per_hour=0.5")
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from marline.core import STAGES, Manifest, ReportConfig, Section, seal
@@ -220,6 +221,36 @@ SECONDS = {"load": 3.1, "wrap": 1.8, "export": 21.4, "archive": 9.9, "deploy": 1
 CACHED = ("load", "wrap", "export")
 
 
+def write_rows(out: Path, trials: Sequence[dict[str, Any]]) -> None:
+    """Raw rows that fit what is told of each trial: latencies between its p50 and p99, as many lost as it had errors."""
+    (out / "samples").mkdir()
+    for trial in trials:
+        count, seconds = trial["samples"], trial["seconds"]
+        due_s = np.sort(np.random.default_rng(count).uniform(0, seconds, count))
+        tail_ms = trial["p99_ms"] or 4 * SLO_MS
+        shape = np.random.default_rng(count + 1).permutation(np.linspace(0, 1, count))
+        late_ms = np.where(shape > 0.98, tail_ms, tail_ms * (0.2 + 0.7 * shape))
+        status = np.where(np.arange(count) < trial["errors"], 503, 200).astype(np.int16)
+        rows = {
+            "scheduled_s": due_s,
+            "sent_s": due_s + 0.0004,
+            "finished_s": due_s + late_ms / 1e3,
+            "status": status,
+            "error": np.where(status == 200, "", "HTTP 503 overload"),
+            "payload": np.zeros(count, np.int32),
+            "size_bytes": np.full(count, 90),
+            "in_flight": np.zeros((1, 2)),
+            "mean_in_flight": count / seconds * late_ms.mean() / 1e3,
+            "little_in_flight": count / seconds * late_ms.mean() / 1e3,
+            "generator_cpu": 0.12,
+            "offered_rps": count / seconds,
+            "answered_rps": float((status == 200).sum()) / seconds,
+            "seconds": seconds,
+            "total": count + 25,
+        }
+        np.savez_compressed(out / trial["samples_file"], **rows)
+
+
 def manifests(run: Path, model: str, result: Change, facts: Mapping[str, Change]) -> list[Manifest]:
     """Leave behind what the stages before the report leave behind."""
     made: list[Manifest] = []
@@ -227,9 +258,11 @@ def manifests(run: Path, model: str, result: Change, facts: Mapping[str, Change]
         out = run / stage
         out.mkdir(parents=True)
         if stage == "tune":
-            (out / "result.json").write_text(json.dumps(tune_result() | dict(result)))
-        told = FACTS.get(stage, {}) | dict(facts.get(stage, {}))
-        made.append(seal(out, model=model, config=Settings(), inputs=made[-1:], facts=told, started=time.monotonic()))
+            told = tune_result() | dict(result)
+            (out / "result.json").write_text(json.dumps(told))
+            write_rows(out, told["trials"])
+        facts_of = FACTS.get(stage, {}) | dict(facts.get(stage, {}))
+        made.append(seal(out, model=model, config=Settings(), inputs=made[-1:], facts=facts_of, started=time.monotonic()))
     return made
 
 
@@ -248,13 +281,18 @@ def make(tmp_path: Path) -> Make:
     """Report on the example run, told differently where a test says so; gives the folder of the report."""
 
     def build(
-        model: str = "resnet50", target_rps: float | None = 100.0, facts: Mapping[str, Change] | None = None, **result: Any
+        model: str = "resnet50",
+        target_rps: float | None = 100.0,
+        price: float | None = None,
+        facts: Mapping[str, Change] | None = None,
+        **result: Any,
     ) -> Path:
         run = tmp_path / model / RUN
         before = manifests(run, model, result, facts or {})
         out = run / "report"
         out.mkdir()
-        report(model, ReportConfig(target_rps=target_rps, headroom=0.3), before, stage_times(STAGES[:-1]), RUN, out)
+        config = ReportConfig(target_rps=target_rps, headroom=0.3, price_per_hour=price, currency="USD")
+        report(model, config, before, stage_times(STAGES[:-1]), RUN, out)
         return out
 
     return build

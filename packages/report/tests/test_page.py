@@ -94,7 +94,7 @@ def test_tables_have_as_many_cells_as_heads_in_markdown(make: Make) -> None:
     tables = re.findall(r"(?:^\|.*\n)+", words, re.MULTILINE)
     widths = [{len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()} for table in tables]
 
-    assert 10 == len(tables)
+    assert 15 == len(tables)
     assert {1} == {len(width) for width in widths}
 
 

@@ -34,16 +34,24 @@ def test_replicas_are_counted_on_the_numbers_as_written(target: float, rate: flo
 def test_the_plan_shows_what_losing_one_replica_does() -> None:
     rows = plan({"rps": 100.0, "slo_met": True}, 130.0, 0.3)["plan"]
 
-    assert [2, 4, 6] == [row["replicas"] for row in rows]
-    assert [0.65, 0.65, 0.65] == [row["busy"] for row in rows]
+    assert [1, 1.5, 2, 3] == [row["factor"] for row in rows]
+    assert [2, 3, 4, 6] == [row["replicas"] for row in rows]
+    assert [0.65, 0.65, 0.65, 0.65] == [row["busy"] for row in rows]
     assert 1.3 == rows[0]["busy_without_one"]
+
+
+def test_with_a_spare_the_loss_of_one_leaves_the_headroom() -> None:
+    for row in plan({"rps": 93.0, "slo_met": True}, 500.0, 0.3)["plan"]:
+        assert row["replicas"] + 1 == row["with_spare"]
+        assert row["busy_with_spare"] < row["busy"] <= 0.7
+        assert row["target_rps"] / ((row["with_spare"] - 1) * 93.0) == row["busy"]
 
 
 def test_without_a_target_the_measured_rate_is_planned_for() -> None:
     planned = plan({"rps": 40.0, "slo_met": None}, None, 0.3)
 
-    assert ("measured", [40.0, 80.0, 120.0]) == (planned["target_origin"], [row["target_rps"] for row in planned["plan"]])
-    assert [2, 3, 5] == [row["replicas"] for row in planned["plan"]]
+    assert ("measured", [40.0, 60.0, 80.0, 120.0]) == (planned["target_origin"], [row["target_rps"] for row in planned["plan"]])
+    assert [2, 3, 3, 5] == [row["replicas"] for row in planned["plan"]]
 
 
 @pytest.mark.parametrize(
@@ -56,4 +64,4 @@ def test_without_a_target_the_measured_rate_is_planned_for() -> None:
 def test_no_replicas_are_promised_on_a_rate_outside_the_slo(chosen: dict[str, float], reason: str) -> None:
     planned = plan(chosen, 50.0, 0.3)
 
-    assert (reason, [None] * 3) == (planned["reason"], [row["replicas"] for row in planned["plan"]])
+    assert (reason, [None] * 4) == (planned["reason"], [row["replicas"] for row in planned["plan"]])

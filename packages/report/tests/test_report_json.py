@@ -53,6 +53,17 @@ REPORT: dict[str, Any] = {
     "stages": [{"name": str, "seconds": NUMBER, "cached": bool}],
     "versions": dict,
     "warnings": list,
+    "verdict": {"sentence": str, "confidence": str, "gain": str, "marks": list, "evidence": str},
+    "observed": [{"goodput_rps": NUMBER, "answered_rps": NUMBER, "mean_ms": OPTIONAL, "tail_ms": OPTIONAL, "sha256": str}],
+    "knee": {"knee_rps": OPTIONAL, "plateau_rps": OPTIONAL, "held_rps": OPTIONAL, "missed_rps": OPTIONAL},
+    "confidence": {"measurements": int, "configurations": int, "tail_interval": (dict, type(None)), "gain_bounds": dict},
+    "map": [CONFIG_KEYS | {"rps": NUMBER, "mean_batch": OPTIONAL, "origin": str, "missed_rps": OPTIONAL}],
+    "breakdown": {"total_ms": NUMBER, "parts": [{"part": str, "ms": NUMBER, "origin": str}], "within": list},
+    "resources": {"memory_mb": OPTIONAL, "sender_cpu": NUMBER, "concurrency": OPTIONAL, "queue_bound": int, "connections": int},
+    "scaling": {"origin": str, "points": list, "fit": (dict, type(None)), "reason": (str, type(None))},
+    "cost": {"price_per_hour": OPTIONAL, "currency": str, "rows": list},
+    "cold_start": [{"step": str, "seconds": OPTIONAL, "covers": str}],
+    "sensitivity": {"objective": list, "load": list},
 }
 
 
@@ -95,9 +106,9 @@ def test_the_report_is_sealed_with_all_its_files(make: Make) -> None:
     manifest = read_manifest(make())
     verify(manifest)
 
-    assert ["batch_and_delay.svg", "report.html", "report.json", "report.md", "throughput_latency.svg"] == sorted(
-        manifest.outputs
-    )
+    pictures = ("batch_and_delay", "goodput", "latency_split", "service_curve", "throughput_latency")
+    drawn = [f"{name}.{kind}" for name in pictures for kind in ("png", "svg")]
+    assert sorted([*drawn, "report.html", "report.json", "report.md"]) == sorted(manifest.outputs)
     assert ["load", "wrap", "export", "archive", "deploy", "tune"] == list(manifest.inputs)
 
 

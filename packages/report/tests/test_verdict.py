@@ -96,7 +96,7 @@ def test_the_console_summary_has_one_line_per_question(make: Make) -> None:
 
     assert ["model", "weights", "accelerator", "SLO", "default", "chosen", "gain", "verdict", "replicas"] == list(lines)
     assert "batchSize 4, maxBatchDelay 2 ms, 1 worker: 27.2 requests/s, p99 167 ms (n = 1,088)" == lines["chosen"]
-    assert "6 for 100 requests/s, 11 for 200 requests/s, 16 for 300 requests/s" == lines["replicas"]
+    assert "6 for 100 requests/s, 8 for 150 requests/s, 11 for 200 requests/s, 16 for 300 requests/s" == lines["replicas"]
 
 
 @pytest.mark.parametrize(("percentile", "sure", "expected"), [(99, 0.95, 299), (99, 0.99, 459), (95, 0.99, 90), (90, 0.99, 44)])

@@ -424,6 +424,10 @@ class ReportConfig(Section):
         gt=0, description="traffic to plan for; null takes the rate that was measured", examples=[500]
     )
     headroom: float = Field(ge=0, lt=1, description="share of each replica kept free", examples=[0.3])
+    price_per_hour: float | None = Field(
+        gt=0, description="what one replica costs an hour, for the cost per million requests; null gives none", examples=[0.526]
+    )
+    currency: str = Field(pattern=r"^[A-Z]{3}$", description="the currency of the price", examples=["EUR"])
 
 
 class Config(Section):

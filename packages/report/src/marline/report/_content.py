@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from marline.core import Manifest, ReportConfig, flatten
+from marline.report._capacity import capacity
+from marline.report._raw import look
+from marline.report._remarks import evidence
 from marline.report._replicas import plan
 from marline.report._verdict import confidence, gain_words, sentence
 from marline.report._words import marks
@@ -39,7 +42,7 @@ def content(
         "run": run,
         "weights": loaded.facts["weights"],
         **{key: result[key] for key in TRIED},
-        **{key: result[key] for key in ("gpu",) if key in result},
+        **{key: result[key] for key in ("gpu", "outlook", "overheads") if key in result},
         "stages": [{"name": time.name, "seconds": time.seconds, "cached": time.cached, "run": time.run} for time in stages],
         "versions": _versions(manifests, by_stage["deploy"].facts["server"]),
         "warnings": [*result["warnings"], *exported.facts["warnings"], *_strangers(manifests)],
@@ -53,15 +56,16 @@ def content(
         "replicas": plan(result["chosen"], config.target_rps, config.headroom),
         "headroom": config.headroom,
     }
+    found |= capacity(found, config, look(tuned, found["trials"], found["slo"]))
     return found | {"verdict": _verdict(found)}
 
 
-def _verdict(found: Mapping[str, Any]) -> dict[str, Any]:
-    report = dict(found)
+def _verdict(report: dict[str, Any]) -> dict[str, Any]:
     return {
         "sentence": sentence(report),
         "confidence": confidence(report, report["measured"]["confidence"]),
         "gain": gain_words(report),
+        "evidence": evidence(report),
         "marks": marks(report["weights"], report["accelerator"]),
     }
 

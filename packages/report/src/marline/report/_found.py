@@ -118,7 +118,7 @@ def twin_words(report: Report) -> str:
         return "Nothing was predicted that a trial could be compared with."
     return (
         f"The twin, a simulation of the server's batching fed with the service curve, was off by {percent(off)} in p99 "
-        f"(median of {count}). Only this table and the map hold predictions."
+        f"(median of {count}). It speaks only here, in the map, and where simulated is said."
     )
 
 

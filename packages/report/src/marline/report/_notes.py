@@ -118,9 +118,10 @@ def _trials_note(measured: dict[str, Any]) -> str:
 def _map_note(report: Report) -> str:
     workers = report["chosen"]["workers"]
     return (
-        f"Requests/s that the twin predicts within the SLO for each batch size and delay, with {workers} "
-        f"worker{'s' * (workers != 1)}. Framed cells were measured, the heavy frame is the chosen one; hatched ones meet "
-        "the SLO at no rate."
+        f"Requests/s within the SLO for each batch size and delay, with {workers} worker{'s' * (workers != 1)}; below it the "
+        "mean batch achieved. Framed cells were measured: the highest rate that a trial held; the heavy frame is the chosen "
+        "one. All others are predicted by the twin (≈), hatched ones at no rate. A cross says that a higher rate was tried and "
+        "missed the SLO, or, without a frame, that every rate tried did."
     )
 
 
@@ -161,15 +162,16 @@ def register(report: dict[str, Any]) -> str:
 
 def untested(report: dict[str, Any]) -> list[str]:
     """What no number here speaks about."""
-    measured, chosen = report["measured"], report["chosen"]
+    measured = report["measured"]
+    tried = sorted({report["chosen"]["workers"], *(trial["workers"] for trial in report["trials"])})
     arrivals = measured["arrivals"] or "open-loop"
     lines = [
         "a network between client and server: load came over loopback, from the machine that served it",
         "payloads other than the sample inputs",
         f"longer than {duration(measured['longest_trial_s'])} at a stretch: a slower leak, drift or throttling would not show",
         f"arrivals other than {arrivals} ones, bursts for example",
-        f"other worker counts than {chosen['workers']}, and other models on the same server",
-        "a replica that has just started, and the loss of one",
+        f"other worker counts than {', '.join(map(str, tried))}, and other models on the same server",
+        "a replica that has just started, and the loss of one: the plan reckons with it, no replica was taken away",
     ]
     if report["accelerator"]["kind"] == "emulated":
         lines.insert(0, "the accelerator itself: the forward pass was a sleep along a published service curve")

@@ -1,15 +1,16 @@
-"""The pictures, as SVG whose text stays text; the same report always gives the same bytes."""
+"""The pictures, as SVG whose text stays text and as PNG; the same report always gives the same bytes."""
 
 import io
+import re
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
-from marline.report._words import accelerator_words, is_reported, judged_percentile, number, slo_words
+from marline.report._words import accelerator_words, is_reported, judged_percentile, milliseconds, number, slo_words
 
 INK, SOFT, PALE, ACCENT = "#1b1f24", "#5b6570", "#c3cad1", "#0b6e69"
 STYLE: dict[Any, Any] = {
@@ -26,28 +27,39 @@ STYLE: dict[Any, Any] = {
 }
 STAGES = (("inference", "inference_ms", ACCENT), ("preprocess", "pre_ms", SOFT), ("postprocess", "post_ms", PALE))
 WHOLE = (("the whole handler", "p50_ms", ACCENT),)
+TIP = "tip "  # before the words of a tooltip, where matplotlib writes an id
+DOTS_PER_INCH = 150
+NARROW = 4.5  # inches: too few for the longest name of an emulated accelerator on one line
 EDGE = 1.6  # lost trials stand this far above everything finite, as a factor
 Report = dict[str, Any]
 Trial = dict[str, Any]
 Key = tuple[int, int, int]
 
 
-def throughput_picture(report: Report, width: float) -> str:
+class Drawn(NamedTuple):
+    """One picture in both forms."""
+
+    svg: str
+    png: bytes
+
+
+def throughput_picture(report: Report, width: float) -> Drawn:
     """Latency against offered rate, one line per configuration; width in inches."""
     with mpl.rc_context(STYLE | {"svg.hashsalt": f"throughput {width}"}):
         figure = Figure(figsize=(width, 4.1), layout="constrained")
         axes = figure.subplots()
         top = _top(report)
-        for key in sorted(_keys(report), key=lambda key: (key == _key(report["chosen"]), key == _key(report["default"]))):
+        for key in sorted(keys_of(report), key=lambda key: (key == key_of(report["chosen"]), key == key_of(report["default"]))):
             _draw_configuration(axes, report, key, top)
         _draw_invalid(axes, report, top)
         _draw_slo(axes, report, top)
         _scale(axes, judged_percentile(report).removesuffix("_ms"), top)
-        _draw_key(figure, axes, report, columns=2 if width > 6 else 1)
-        return svg(figure)
+        legend(axes, report, columns=2 if width > 6 else 1)
+        stamp(figure, report)
+        return draw(figure)
 
 
-def curve_picture(report: Report) -> str:
+def curve_picture(report: Report) -> Drawn:
     """Time per item against batch size, by what it is spent on."""
     with mpl.rc_context(STYLE | {"svg.hashsalt": "curve"}):
         figure = Figure(figsize=(4.2, 2.3), layout="constrained")
@@ -66,13 +78,14 @@ def curve_picture(report: Report) -> str:
         axes.set_ylabel("ms per item")
         axes.margins(y=0.12)
         axes.legend(frameon=False, fontsize=8, labelcolor=SOFT, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0))
-        return svg(figure)
+        stamp(figure, report)
+        return draw(figure)
 
 
 def _draw_configuration(axes: Axes, report: Report, key: Key, top: float) -> None:
-    ours = (trial for trial in report["trials"] if trial["valid"] and _key(trial) == key)
+    ours = (trial for trial in report["trials"] if trial["valid"] and key_of(trial) == key)
     trials = sorted(ours, key=lambda trial: trial["offered_rps"])
-    chosen, default = key == _key(report["chosen"]), key == _key(report["default"])
+    chosen, default = key == key_of(report["chosen"]), key == key_of(report["default"])
     colour = ACCENT if chosen else INK if default else PALE
     rates = [trial["offered_rps"] for trial in trials]
     judged = _heights(trials, judged_percentile(report), top)
@@ -91,6 +104,10 @@ def _draw_configuration(axes: Axes, report: Report, key: Key, top: float) -> Non
         zorder=3 + bool(names),
         label=label,
     )
+    for trial, height in zip(trials, judged, strict=True):
+        words = ", ".join(f"{name} {milliseconds(trial[f'{name}_ms'], trial['samples'])} ms" for name in ("p50", "p95", "p99"))
+        offered = f"{number(trial['offered_rps'])} requests/s offered, n = {trial['samples']:,}"
+        tip(axes, trial["offered_rps"], height, f"batch {key[0]}, delay {key[1]} ms, workers {key[2]}: {offered}; {words}")
     lost = [trial["offered_rps"] for trial in trials if trial[judged_percentile(report)] is None]
     axes.scatter(lost, [top] * len(lost), marker="^", s=46, facecolors="white", edgecolors=colour, zorder=5)
 
@@ -137,8 +154,9 @@ def _draw_slo(axes: Axes, report: Report, top: float) -> None:
         )
 
 
-def _draw_key(figure: Figure, axes: Axes, report: Report, columns: int) -> None:
-    if set(_keys(report)) - {_key(report["chosen"]), _key(report["default"])}:
+def legend(axes: Axes, report: Report, columns: int) -> None:
+    """The key above a picture with a line for each configuration."""
+    if set(keys_of(report)) - {key_of(report["chosen"]), key_of(report["default"])}:
         axes.plot([], [], color=PALE, linewidth=1.1, marker="o", markersize=4.5, label="other configurations")
     axes.legend(
         frameon=False,
@@ -149,8 +167,21 @@ def _draw_key(figure: Figure, axes: Axes, report: Report, columns: int) -> None:
         borderaxespad=0.2,
         columnspacing=1.4,
     )
-    if report["accelerator"]["kind"] == "emulated":
-        figure.suptitle(accelerator_words(report["accelerator"]), x=0.01, ha="left", fontsize=9, fontweight="bold")
+
+
+def stamp(figure: Figure, report: Report) -> None:
+    """What must be read before any number, on the picture itself: it may be shown without the page."""
+    random = ["RANDOM WEIGHTS"] * (report["weights"]["kind"] == "random")
+    name = accelerator_words(report["accelerator"])
+    emulated = [name if figure.get_figwidth() > NARROW else name.replace(" (", "\n(")]
+    emulated *= report["accelerator"]["kind"] == "emulated"
+    if random or emulated:
+        figure.suptitle("\n".join(emulated + random), x=0.01, ha="left", fontsize=9, fontweight="bold")
+
+
+def tip(axes: Axes, x: float, y: float, words: str) -> None:
+    """Words that a browser shows where the pointer is: an unseen disc with a title."""
+    axes.plot([x], [y], marker="o", markersize=16, alpha=0, linewidth=0, zorder=9, gid=f"{TIP}{words}")
 
 
 def _scale(axes: Axes, name: str, top: float) -> None:
@@ -177,16 +208,18 @@ def _heights(trials: Sequence[Trial], key: str, top: float) -> list[float]:
     return [top if trial[key] is None else float(trial[key]) for trial in trials]
 
 
-def _key(config: Trial) -> Key:
+def key_of(config: Trial) -> Key:
     return config["batch_size"], config["max_batch_delay_ms"], config["workers"]
 
 
-def _keys(report: Report) -> Iterator[Key]:
-    yield from dict.fromkeys(_key(trial) for trial in report["trials"])
+def keys_of(report: Report) -> Iterator[Key]:
+    yield from dict.fromkeys(key_of(trial) for trial in report["trials"])
 
 
-def svg(figure: Figure) -> str:
-    """A figure as the text of an SVG document, without what would differ the next time."""
-    stream = io.StringIO()
-    figure.savefig(stream, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
-    return stream.getvalue()
+def draw(figure: Figure) -> Drawn:
+    """A figure in both forms, without what would differ the next time."""
+    text, image = io.StringIO(), io.BytesIO()
+    figure.savefig(text, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
+    figure.set_layout_engine("none")  # as it was found for the first form
+    figure.savefig(image, format="png", dpi=DOTS_PER_INCH, metadata={"Software": None})
+    return Drawn(re.sub(rf'<g id="{TIP}([^"]*)">', r"<g><title>\1</title>", text.getvalue()), image.getvalue())

@@ -2,29 +2,35 @@
 
 import html as escapes
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import jinja2
 from markupsafe import Markup
 
-from marline.report import _found, _tables
-from marline.report._map import cells
+from marline.report import _found, _planning, _tables
 from marline.report._notes import figures, frontend, notes, register, untested
+from marline.report._pictures import Drawn
+from marline.report._remarks import remarks
 from marline.report._words import SIGNS
 
 LOADER = jinja2.PackageLoader("marline.report")
+TABLES = {
+    _tables: ("beside", "planned", "tried", "served", "proven", "timed", "origin"),
+    _found: ("compared", "diagnosed", "valued", "watched"),
+    _planning: ("priced", "resourced", "spent", "objectives", "loads", "scaled", "started"),
+}
 
 
-def html(report: dict[str, Any], *, wide: str, narrow: str, curve: str, pairs: str) -> str:
-    """One self-contained page; the pictures are SVG documents and become part of it, but for `pairs` where that is empty."""
+def html(report: dict[str, Any], wide: Mapping[str, Drawn], narrow: Mapping[str, Drawn]) -> str:
+    """One self-contained page; the pictures are SVG documents and become part of it, `narrow` ones on phones."""
     pages = _environment(autoescape=True)
-    pictures = {"wide": _inline(wide), "narrow": _inline(narrow), "curve_picture": _inline(curve)}
-    pictures["map_picture"] = _inline(pairs) if pairs else Markup("")
-    return pages.get_template("report.html").render(_words(report) | pictures)
+    pictures, small = ({name: _inline(one.svg) for name, one in told.items()} for told in (wide, narrow))
+    return pages.get_template("report.html").render(_words(report) | {"pictures": pictures, "small": small})
 
 
 def markdown(report: dict[str, Any]) -> str:
-    """Markdown as GitHub shows it; the picture is the file throughput_latency.svg beside it."""
+    """Markdown as GitHub shows it; the pictures are the files beside it."""
     pages = _environment(autoescape=False, finalize=plain, trim_blocks=True, lstrip_blocks=True)
     return pages.get_template("report.md").render(_words(report))
 
@@ -34,15 +40,13 @@ def _environment(**options: Any) -> jinja2.Environment:
 
 
 def _words(report: dict[str, Any]) -> dict[str, Any]:
-    tables = {
-        name: getattr(_tables, name)(report) for name in ("beside", "planned", "tried", "served", "proven", "timed", "origin")
-    } | {name: getattr(_found, name)(report) for name in ("compared", "diagnosed", "valued", "watched")}
+    tables = {name: getattr(home, name)(report) for home, names in TABLES.items() for name in names}
     return {
         "report": report,
-        "predicted": bool(cells(report)),
+        "predicted": bool(report["map"]),
         "sign": SIGNS[report["chosen"]["slo_met"]],
         "met": "met" if report["chosen"]["slo_met"] else "open",
-        "notes": notes(report),
+        "notes": notes(report) | remarks(report),
         "figures": figures(report),
         "untested": untested(report),
         "frontend": frontend(report),

@@ -4,7 +4,7 @@ import math
 from fractions import Fraction
 from typing import Any
 
-FACTORS = (1, 2, 3)
+FACTORS = (1, 1.5, 2, 3)
 
 
 def replicas(target_rps: float, rate_rps: float, headroom: float) -> int:
@@ -16,10 +16,10 @@ def replicas(target_rps: float, rate_rps: float, headroom: float) -> int:
 
 
 def plan(chosen: dict[str, Any], target_rps: float | None, headroom: float) -> dict[str, Any]:
-    """Replicas for 1x, 2x and 3x of the target; null with a reason where no rate within the SLO is known.
+    """Replicas for 1x, 1.5x, 2x and 3x of the target; null with a reason where no rate within the SLO is known.
 
     `busy` is the share of the rate within the SLO that each replica then carries, `busy_without_one` the same after one
-    replica is lost; above 1 the SLO no longer holds.
+    replica is lost; above 1 the SLO no longer holds. `with_spare` is one more (N+1): with one lost they keep the headroom.
     """
     rate = chosen["rps"]
     reason = _why_not(chosen)
@@ -42,10 +42,11 @@ def _why_not(chosen: dict[str, Any]) -> str | None:
     return None
 
 
-def _row(factor: int, target: float | None, rate: float | None, headroom: float) -> dict[str, Any]:
+def _row(factor: float, target: float | None, rate: float | None, headroom: float) -> dict[str, Any]:
     wanted = None if target is None else round(factor * target, 6)
     if wanted is None or rate is None:
-        return {"factor": factor, "target_rps": wanted, "replicas": None, "busy": None, "busy_without_one": None}
+        unknown = dict.fromkeys(("replicas", "busy", "busy_without_one", "with_spare", "busy_with_spare"))
+        return {"factor": factor, "target_rps": wanted, **unknown}
     count = replicas(wanted, rate, headroom)
     return {
         "factor": factor,
@@ -53,4 +54,6 @@ def _row(factor: int, target: float | None, rate: float | None, headroom: float)
         "replicas": count,
         "busy": wanted / (count * rate),
         "busy_without_one": wanted / ((count - 1) * rate) if count > 1 else None,
+        "with_spare": count + 1,
+        "busy_with_spare": wanted / ((count + 1) * rate),
     }

@@ -3,13 +3,17 @@
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from marline.core import Manifest, ReportConfig, progress, seal, write_json
 from marline.report._content import StageTime, content
+from marline.report._goodput import goodput_picture, split_picture
 from marline.report._map import map_picture
-from marline.report._pictures import curve_picture, throughput_picture
+from marline.report._pictures import Drawn, curve_picture, throughput_picture
 from marline.report._render import html, markdown
 from marline.report._words import marks
+
+WIDE, NARROW = 7.6, 4.2  # inches: on a page, on a phone
 
 
 def report(
@@ -20,14 +24,14 @@ def report(
     found = content(model, config, manifests, stages, run)
     write_json(out / "report.json", found)
     progress(0.2, "drawing")
-    wide, narrow, curve = throughput_picture(found, 7.6), throughput_picture(found, 4.2), curve_picture(found)
-    pairs = map_picture(found)
-    (out / "throughput_latency.svg").write_text(wide)
-    if pairs:
-        (out / "batch_and_delay.svg").write_text(pairs)
+    pictures = _pictures(found)
+    for name, picture in pictures.items():
+        (out / f"{name}.svg").write_text(picture.svg)
+        (out / f"{name}.png").write_bytes(picture.png)
     progress(0.8, "writing")
     (out / "report.md").write_text(markdown(found))
-    (out / "report.html").write_text(html(found, wide=wide, narrow=narrow, curve=curve, pairs=pairs))
+    narrow = {"throughput_latency": throughput_picture(found, NARROW), "goodput": goodput_picture(found, NARROW)}
+    (out / "report.html").write_text(html(found, pictures, narrow))
     facts = {
         "chosen": found["chosen"],
         "gain": found["gain"],
@@ -35,3 +39,15 @@ def report(
         "replicas": found["replicas"],
     }
     return seal(out, model=model, config=config, inputs=manifests, facts=facts, started=started)
+
+
+def _pictures(found: dict[str, Any]) -> dict[str, Drawn]:
+    """Each picture by the name of its files, those without anything to show left out."""
+    drawn = {
+        "throughput_latency": throughput_picture(found, WIDE),
+        "goodput": goodput_picture(found, WIDE),
+        "latency_split": split_picture(found),
+        "batch_and_delay": map_picture(found),
+        "service_curve": curve_picture(found),
+    }
+    return {name: picture for name, picture in drawn.items() if picture is not None}

@@ -48,16 +48,17 @@ def planned(report: Report) -> Table:
     rows = tuple(
         Row(
             (
-                f"{row['factor']}×",
+                f"{row['factor']:g}×",
                 "–" if row["target_rps"] is None else f"{number(row['target_rps'])} /s",
                 "–" if row["replicas"] is None else number(row["replicas"]),
                 percent(row["busy"]),
                 _without_one(row),
+                "–" if row["with_spare"] is None else f"{number(row['with_spare'])} ({percent(row['busy_with_spare'])})",
             )
         )
         for row in report["replicas"]["plan"]
     )
-    return Table(("load", "requests", "replicas", "busy", "busy with one lost"), rows)
+    return Table(("load", "requests", "replicas", "busy", "busy with one lost", "N+1 (busy)"), rows)
 
 
 def tried(report: Report) -> Table:
@@ -126,6 +127,7 @@ def _origins(report: Report) -> Sequence[tuple[str, str]]:
         ("weights", f"{weights['kind']}: {weights['detail']}"),
         ("archive", f"{archive['archive']}, {number(archive['size_bytes'] / 2**20)} MiB, sha256 {archive['sha256']}"),
         ("tuned archive", f"{tuned['archive']}, sha256 {tuned['sha256']}"),
+        ("raw rows", f"tune/samples, {len(report['trials'])} files, a sha256 of each in report.json under observed"),
         ("machine", f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gib']} GiB memory"),
         ("GPUs", ", ".join(machine["gpus"]) or "none"),
         ("SLO origin", {"auto": "auto: max(5 × t(1), 50 ms)", "config": "configured"}[slo["origin"]]),

@@ -4,8 +4,10 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from marline.tune._batches import Batch
 from marline.tune._choose import Choice
 from marline.tune._diagnosis import Diagnosis, Figures, diagnose
+from marline.tune._outlook import outlook
 from marline.tune._predict import Forecaster
 from marline.tune._runner import Runner
 from marline.tune._setting import Setting
@@ -27,7 +29,10 @@ def found(choice: Choice, runner: Runner, forecast: Forecaster) -> dict[str, Any
         "compared": forecast.compared,
         "overheads": {name: round(getattr(forecast.service, name), 3) for name in ("batch_ms", "request_ms", "http_ms")},
         "diagnoses": [asdict(one) | asdict(_diagnosis(one, forecast, trials)) for one in forecast.told],
-        "trials": [trial.as_json() for trial in trials],
+        "outlook": outlook(forecast, choice.setting, choice.chosen["rps"]),
+        "trials": [
+            trial.as_json() | {"stages_ms": _stages_ms(raw.batches)} for trial, raw in zip(trials, runner.raw, strict=True)
+        ],
         "load_tests": len(trials) - paired,  # beside the A/A pair
         "load_seconds": round(sum(trial.load_s for trial in trials), 1),
     }
@@ -36,6 +41,15 @@ def found(choice: Choice, runner: Runner, forecast: Forecaster) -> dict[str, Any
 def watched(runner: Runner) -> list[dict[str, Any]]:
     """What the GPUs did in each trial."""
     return [seen for raw in runner.raw for seen in raw.gpu]
+
+
+def _stages_ms(batches: Sequence[Batch]) -> dict[str, float] | None:
+    """What a mean request spends in the worker by stage, of all batches of a trial; None where they are not reported."""
+    count = sum(batch.size for batch in batches)
+    if not count:
+        return None
+    names = ("pre_ms", "inference_ms", "post_ms")
+    return {name: round(sum(batch.size * getattr(batch, name) for batch in batches) / count, 3) for name in names}
 
 
 def _diagnosis(setting: Setting, forecast: Forecaster, trials: Sequence[Trial]) -> Diagnosis:
