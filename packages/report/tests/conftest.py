@@ -254,7 +254,14 @@ def make(tmp_path: Path) -> Make:
         before = manifests(run, model, result, facts or {})
         out = run / "report"
         out.mkdir()
-        report(model, ReportConfig(target_rps=target_rps, headroom=0.3), before, stage_times(STAGES[:-1]), RUN, out)
+        report(
+            model,
+            ReportConfig(target_rps=target_rps, headroom=0.3, price_per_hour=None),
+            before,
+            stage_times(STAGES[:-1]),
+            RUN,
+            out,
+        )
         return out
 
     return build
