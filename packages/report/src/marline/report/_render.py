@@ -17,20 +17,24 @@ LOADER = jinja2.PackageLoader("marline.report")
 
 def html(report: dict[str, Any], *, wide: str, narrow: str, curve: str, pairs: str) -> str:
     """One self-contained page; the pictures are SVG documents and become part of it, but for `pairs` where that is empty."""
-    pages = _environment(autoescape=True)
-    pictures = {"wide": _inline(wide), "narrow": _inline(narrow), "curve_picture": _inline(curve)}
-    pictures["map_picture"] = _inline(pairs) if pairs else Markup("")
-    return pages.get_template("report.html").render(_words(report) | pictures)
+    pictures = {"wide": inline(wide), "narrow": inline(narrow), "curve_picture": inline(curve)}
+    pictures["map_picture"] = inline(pairs) if pairs else Markup("")
+    return pages("html").get_template("report.html").render(_words(report) | pictures)
 
 
 def markdown(report: dict[str, Any]) -> str:
     """Markdown as GitHub shows it; the picture is the file throughput_latency.svg beside it."""
-    pages = _environment(autoescape=False, finalize=plain, trim_blocks=True, lstrip_blocks=True)
-    return pages.get_template("report.md").render(_words(report))
+    return pages("md").get_template("report.md").render(_words(report))
 
 
-def _environment(**options: Any) -> jinja2.Environment:
-    return jinja2.Environment(loader=LOADER, undefined=jinja2.StrictUndefined, **options)  # noqa: S701 - both callers say how
+def pages(kind: str, *packages: str) -> jinja2.Environment:
+    """Templates of the report for `html` or `md`, with those of other packages before them: theirs include ours and look alike.
+
+    For them are report.css, `grid` of grid.html and table.md, the last two for a `Table`.
+    """
+    loader = jinja2.ChoiceLoader([*(jinja2.PackageLoader(package) for package in packages), LOADER])
+    told = HTML if kind == "html" else MARKDOWN
+    return jinja2.Environment(loader=loader, undefined=jinja2.StrictUndefined, **told)  # noqa: S701 - each kind says how
 
 
 def _words(report: dict[str, Any]) -> dict[str, Any]:
@@ -51,7 +55,7 @@ def _words(report: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _inline(svg: str) -> Markup:
+def inline(svg: str) -> Markup:
     """The svg element alone, without ids that two pictures would share.
 
     Ids that are referred to hold a digest and stay.
@@ -67,3 +71,7 @@ def plain(value: object) -> str:
         return value
     text = escapes.escape(" ".join(str(value).split()), quote=False)
     return re.sub(r"([\\`*\[\]|~])", r"\\\1", text)
+
+
+HTML: dict[str, Any] = {"autoescape": True}
+MARKDOWN: dict[str, Any] = {"autoescape": False, "finalize": plain, "trim_blocks": True, "lstrip_blocks": True}
