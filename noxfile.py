@@ -31,7 +31,7 @@ STAGES = {
     "archive": "Stage 4: the .mar, with the shared handler inside; of any files: model_name=X model_file=F; inspect=FILE.mar",
     "deploy": "Stage 5: prove the archive over HTTP; status=true shows the servers, deploy.target=compose takes it elsewhere.",
     "tune": "Stage 6: find batch size and delay with real load: nox -s tune -- model=digits_cnn tune.slo_ms=50",
-    "report": "Stage 7: the capacity report as HTML, Markdown and JSON.",
+    "report": "Stage 7: the capacity report as HTML, Markdown and JSON; what if: nox -s report -- model=NAME plan.rps=100000",
 }
 LOCAL = "deploy.target=local"
 FIRST_PARTY = (
@@ -88,6 +88,8 @@ def add_stage(name: str, summary: str) -> None:
             run(session, "python", "-m", "marline.deploy.status", *session.posargs)
         elif name == "deploy" and any(word.startswith("deploy.target=") for word in set(session.posargs) - {LOCAL}):
             run(session, "python", "-m", "marline.deploy.target", *session.posargs)  # what becomes of a run that is done
+        elif name == "report" and any(word.startswith("plan.") for word in session.posargs):
+            run(session, "python", "-m", "marline.plan", *session.posargs)  # what if the newest run carried another load
         else:
             run(session, "python", "-m", "pipelines", f"until={name}", *session.posargs)
 

@@ -1,4 +1,5 @@
 import json
+import math
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,8 @@ import yaml
 
 from marline.archive import read_mar
 from marline.core import STAGES, Manifest, read_manifest, verify
+from marline.plan import Twin
+from marline.tune import Service, Setting, predict
 
 pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("scheduled")]  # begun here, looked at in test_unattended
 
@@ -67,6 +70,20 @@ def test_the_default_and_the_chosen_were_really_tried_and_the_whole_grid_predict
     assert ["noise", "noise"] == [trial["purpose"] for trial in result["trials"]][:2]
     assert len(result["compared"]) == sum(trial["valid"] for trial in result["trials"])
     assert all((smoke.run / "tune" / trial["samples_file"]).is_file() for trial in result["trials"])
+
+
+def test_the_twin_that_the_grid_was_predicted_with_is_kept_and_a_day_can_be_planned_with_it(smoke: Any) -> None:
+    result = json.loads((smoke.run / "tune" / "result.json").read_text())
+    service, slo = Service.read(result["service"]), result["slo"]
+    keys = ("batch_size", "max_batch_delay_ms", "workers")
+    tried = {tuple(trial[key] for key in keys) for trial in result["trials"]}
+    told = {Setting(*(one[key] for key in keys)): one["rps"] for one in result["predictions"]}
+    untried = [one for one in told if (one.batch_size, one.max_batch_delay_ms, one.workers) not in tried]
+
+    again = predict(service, untried, slo["ms"], slo["percentile"])
+    assert [told[one.setting] for one in again] == [round(one.rps, 2) for one in again]
+    twin = Twin(service=service, setting=untried[0], slo_ms=slo["ms"], percentile=99.0, balancing="least_outstanding")
+    assert 0 < twin.level(0.5 * again[0].saturated_rps * 10, 10).tail_ms < math.inf
 
 
 def test_the_tuned_archive_asks_for_the_values_that_the_report_shows(smoke: Any) -> None:

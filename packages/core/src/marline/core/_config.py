@@ -430,6 +430,40 @@ class ReportConfig(Section):
     currency: str = Field(pattern=r"^[A-Z]{3}$", description="the currency of the price", examples=["EUR"])
 
 
+class PlanConfig(Section):
+    """The traffic of a day, and what is to carry it: nox -s report -- model=NAME plan.rps=100000."""
+
+    rps: float | None = Field(
+        gt=0,
+        le=1e6,
+        description="requests per second at the peak of plan.trace; null takes a recording's own rates",
+        examples=[100000],
+    )
+    trace: str = Field(
+        description="constant, diurnal, or a file: a timestamp on each line, or lines of TIME,RATE; TIME in seconds or ISO,"
+        " RATE in requests per second from then on",
+        examples=["diurnal"],
+    )
+    valley: float = Field(gt=0, le=1, description="the lowest rate of a diurnal day, as a share of its peak", examples=[0.3])
+    hours: int = Field(ge=1, le=168, description="hours to plan; a recording that is shorter is played again", examples=[24])
+    growth: float = Field(ge=0, le=100, description="share that is added to all rates, for what is to come", examples=[0.2])
+    balancing: Literal["round_robin", "least_outstanding"] = Field(
+        description="how requests are dealt to replicas: in turn, or to the one that has the fewest", examples=["round_robin"]
+    )
+    spare: int = Field(ge=0, le=100, description="replicas beyond what the load needs, for those that are lost", examples=[1])
+    replicas: int | None = Field(
+        ge=1, le=20_000, description="what if there were so many; null plans as many as are needed", examples=[700]
+    )
+    seed: int = Field(ge=0, description="seeds the arrivals and the service times that are simulated", examples=[0])
+
+    @field_validator("trace")
+    @classmethod
+    def _trace_is_known(cls, value: str) -> str:
+        if value not in {"constant", "diurnal"} and not located(value).is_file():
+            raise ValueError("there is no such file, and neither a trace of that name")
+        return value
+
+
 class Config(Section):
     """Everything one run is told."""
 
@@ -455,6 +489,7 @@ class Config(Section):
     loadtest: LoadtestConfig
     tune: TuneConfig
     report: ReportConfig
+    plan: PlanConfig
 
     @property
     def handler(self) -> str | None:

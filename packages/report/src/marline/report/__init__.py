@@ -4,8 +4,36 @@ Knows manifests and numbers. Knows no server, no load test, no torch.
 """
 
 from marline.report._content import StageTime
+from marline.report._notes import Figure
+from marline.report._pictures import ACCENT, INK, PALE, SOFT, STYLE, svg
+from marline.report._render import inline, pages
 from marline.report._replicas import replicas
 from marline.report._report import report
+from marline.report._tables import Row, Table
 from marline.report._verdict import summary
+from marline.report._words import accelerator_words, configuration, duration, marks, number, percent, slo_words
 
-__all__ = ["StageTime", "replicas", "report", "summary"]
+__all__ = [
+    "ACCENT",
+    "INK",
+    "PALE",
+    "SOFT",
+    "STYLE",
+    "Figure",
+    "Row",
+    "StageTime",
+    "Table",
+    "accelerator_words",
+    "configuration",
+    "duration",
+    "inline",
+    "marks",
+    "number",
+    "pages",
+    "percent",
+    "replicas",
+    "report",
+    "slo_words",
+    "summary",
+    "svg",
+]

@@ -24,19 +24,23 @@ TABLES = {
 
 def html(report: dict[str, Any], wide: Mapping[str, Drawn], narrow: Mapping[str, Drawn]) -> str:
     """One self-contained page; the pictures are SVG documents and become part of it, `narrow` ones on phones."""
-    pages = _environment(autoescape=True)
-    pictures, small = ({name: _inline(one.svg) for name, one in told.items()} for told in (wide, narrow))
-    return pages.get_template("report.html").render(_words(report) | {"pictures": pictures, "small": small})
+    pictures, small = ({name: inline(one.svg) for name, one in told.items()} for told in (wide, narrow))
+    return pages("html").get_template("report.html").render(_words(report) | {"pictures": pictures, "small": small})
 
 
 def markdown(report: dict[str, Any]) -> str:
     """Markdown as GitHub shows it; the pictures are the files beside it."""
-    pages = _environment(autoescape=False, finalize=plain, trim_blocks=True, lstrip_blocks=True)
-    return pages.get_template("report.md").render(_words(report))
+    return pages("md").get_template("report.md").render(_words(report))
 
 
-def _environment(**options: Any) -> jinja2.Environment:
-    return jinja2.Environment(loader=LOADER, undefined=jinja2.StrictUndefined, **options)  # noqa: S701 - both callers say how
+def pages(kind: str, *packages: str) -> jinja2.Environment:
+    """Templates of the report for `html` or `md`, with those of other packages before them: theirs include ours and look alike.
+
+    For them are report.css, `grid` of grid.html and table.md, the last two for a `Table`.
+    """
+    loader = jinja2.ChoiceLoader([*(jinja2.PackageLoader(package) for package in packages), LOADER])
+    told = HTML if kind == "html" else MARKDOWN
+    return jinja2.Environment(loader=loader, undefined=jinja2.StrictUndefined, **told)  # noqa: S701 - each kind says how
 
 
 def _words(report: dict[str, Any]) -> dict[str, Any]:
@@ -55,7 +59,7 @@ def _words(report: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _inline(svg: str) -> Markup:
+def inline(svg: str) -> Markup:
     """The svg element alone, without ids that two pictures would share.
 
     Ids that are referred to hold a digest and stay.
@@ -71,3 +75,7 @@ def plain(value: object) -> str:
         return value
     text = escapes.escape(" ".join(str(value).split()), quote=False)
     return re.sub(r"([\\`*\[\]|~])", r"\\\1", text)
+
+
+HTML: dict[str, Any] = {"autoescape": True}
+MARKDOWN: dict[str, Any] = {"autoescape": False, "finalize": plain, "trim_blocks": True, "lstrip_blocks": True}

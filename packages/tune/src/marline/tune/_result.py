@@ -28,6 +28,7 @@ def found(choice: Choice, runner: Runner, forecast: Forecaster) -> dict[str, Any
         "predictions": forecast.predictions(),
         "compared": forecast.compared,
         "overheads": {name: round(getattr(forecast.service, name), 3) for name in ("batch_ms", "request_ms", "http_ms")},
+        "service": asdict(forecast.service),  # what the twin ended with: the curve as long as batches took in the trials
         "diagnoses": [asdict(one) | asdict(_diagnosis(one, forecast, trials)) for one in forecast.told],
         "outlook": outlook(forecast, choice.setting, choice.chosen["rps"]),
         "trials": [

@@ -47,7 +47,7 @@ from marline.tune._values import workers_within
 
 SLO_FACTOR, SLO_FLOOR_MS = 5.0, 50.0
 GAPS_RPS, GAPS_S = 100.0, 400.0  # of the arrivals that rates are predicted with, where they are not Poisson's
-IN_RESULT_ALONE = {"trials", "curve", "predictions", "compared", "diagnoses", "outlook"}
+IN_RESULT_ALONE = {"trials", "curve", "predictions", "compared", "service", "diagnoses", "outlook"}
 NOT_REPORTED = (
     "the handler does not report its batches (MARLINE_BATCH_LOG): the service curve is what TorchServe timed "
     "around it, without stages, and how full batches were in the trials was not measured"
