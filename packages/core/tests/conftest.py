@@ -31,7 +31,7 @@ def sealed() -> Callable[..., Manifest]:
         for name, text in files.items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_text(text)
-        section = AnySection(target_rps=None, headroom=0.3)
+        section = AnySection(target_rps=None, headroom=0.3, fail_if=None, baseline="accepted", undecided="pass")
         return seal(folder, model="tiny", config=section, inputs=inputs, facts=facts or {}, started=time.monotonic())
 
     return make
