@@ -180,6 +180,7 @@ def tune_result() -> dict[str, Any]:
         },
         "tuned": {"archive": "tuned/resnet50.mar", "sha256": "5f" * 32},
         "seed": 0,
+        "profile": "standard",
         "seconds": 431.0,
     }
 
@@ -240,6 +241,7 @@ def stage_times(names: Sequence[str]) -> list[StageTime]:
     ]
 
 
+TOLD = {"headroom": 0.3, "fail_if": None, "baseline": "accepted", "undecided": "pass"}
 Make = Callable[..., Path]
 
 
@@ -248,13 +250,19 @@ def make(tmp_path: Path) -> Make:
     """Report on the example run, told differently where a test says so; gives the folder of the report."""
 
     def build(
-        model: str = "resnet50", target_rps: float | None = 100.0, facts: Mapping[str, Change] | None = None, **result: Any
+        model: str = "resnet50",
+        target_rps: float | None = 100.0,
+        facts: Mapping[str, Change] | None = None,
+        name: str = RUN,
+        told: Change | None = None,
+        **result: Any,
     ) -> Path:
-        run = tmp_path / model / RUN
+        run = tmp_path / model / name
         before = manifests(run, model, result, facts or {})
         out = run / "report"
         out.mkdir()
-        report(model, ReportConfig(target_rps=target_rps, headroom=0.3), before, stage_times(STAGES[:-1]), RUN, out)
+        config = ReportConfig(**TOLD | {"target_rps": target_rps} | dict(told or {}))
+        report(model, config, before, stage_times(STAGES[:-1]), name, out)
         return out
 
     return build
