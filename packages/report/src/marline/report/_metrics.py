@@ -146,7 +146,8 @@ def percentiles(late_ms: NDArray[np.float64], seconds: float, sure: float) -> di
 
 def _capped(late_ms: NDArray[np.float64]) -> NDArray[np.float64]:
     """What was lost is as late as the latest answer."""
-    return np.minimum(late_ms, late_ms[np.isfinite(late_ms)].max())
+    latest_ms = float(late_ms[np.isfinite(late_ms)].max())
+    return np.clip(late_ms, None, latest_ms)
 
 
 def _blocks(late_ms: NDArray[np.float64], seconds: float) -> int:
@@ -181,15 +182,16 @@ def _noise(result: Mapping[str, Any], tune: Path) -> dict[str, float] | None:
 
 
 def _limits(trials: Sequence[Trial], config: Mapping[str, Any], floor: float | None) -> dict[str, float | None]:
-    """Between which rates the limit of a setting is: the confirmed one and the lowest above it that a trial refutes.
+    """Between which rates the limit of a setting is: the highest that held for sure, and the lowest above that a trial refutes.
 
     Both with the A/A noise of a rate; None where that is not known, or where no trial was too fast.
     """
-    ours = [one for one in trials if one["valid"] and _key(one)[:3] == tuple(config[key] for key in SETTING)]
-    missed = [one["rps"] for one in ours if one["slo_met"] is False and one["rps"] >= config["rps"]]
     if floor is None:
         return {"low": None, "high": None}
-    return {"low": round(config["rps"] / (1 + floor), 2), "high": round(min(missed) * (1 + floor), 2) if missed else None}
+    ours = [one for one in trials if one["valid"] and _key(one)[:3] == tuple(config[key] for key in SETTING)]
+    low = max([config["rps"], *(one["rps"] for one in ours if one["slo_met"])])
+    missed = [one["rps"] for one in ours if one["slo_met"] is False and one["rps"] >= config["rps"]]
+    return {"low": round(low / (1 + floor), 2), "high": round(min(missed) * (1 + floor), 2) if missed else None}
 
 
 def _gain(gain: float | None, chosen: Mapping[str, Any], default: Mapping[str, Any]) -> dict[str, float | None]:

@@ -21,7 +21,7 @@ class Pair:
     noise: float | None = 0.0  # between two trials of the same, as a variance of the logarithm; None where it is not known
     problem: str | None = None  # why there is nothing to compare
     is_invalid: bool = False  # whether that is a measurement of this run that failed
-    together: tuple[float | None, int] | None = None  # the deviation of the ratio, and blocks, where both had the same arrivals
+    together: tuple[float | None, int] | None = None  # the ratio's own deviation, and blocks, of trials with the same arrivals
 
     def ratio(self, sure: float) -> tuple[float | None, float, float]:
         """Now over then (of this run alone: its own figure), and both ends of its interval, each as sure as asked.
@@ -50,7 +50,7 @@ def pair(metric: str, now: Report, then: Report | None) -> Pair:
     ours, theirs = now["metrics"], None if then is None else then["metrics"]
     if metric in PERCENTILES:
         found = _latency(metric, ours, theirs)
-        return found if found.then is None else replace(found, together=_together(metric, now, then))
+        return found if found.then is None or then is None else _drawn_together(metric, found, now, then)
     if metric in {"t1_ms", "batch_ms"}:
         size = str(1 if metric == "t1_ms" else (then or now)["chosen"]["batch_size"])
         here, there = ours["curve_ms"].get(size), None if theirs is None else theirs["curve_ms"].get(size)
@@ -83,13 +83,15 @@ def _latency(metric: str, ours: Mapping[str, Any], theirs: Mapping[str, Any] | N
     return Pair(again[metric], theirs[metric], _noise(metric, ours, theirs))
 
 
-def _together(metric: str, now: Report, then: Report | None) -> tuple[float | None, int] | None:
-    """The deviation of a ratio, where the samples of both trials are still there and have the same arrivals."""
-    ours, theirs = now["metrics"]["baseline"], (then or now)["metrics"]
-    if then is None or not (now.get("tune_folder") and then.get("tune_folder")):
-        return None
-    files = (report["tune_folder"] / told["samples_file"] for report, told in ((then, theirs), (now, ours)))
-    return (trials_together(*files, ours["seconds"]) or {}).get(metric)
+def _drawn_together(metric: str, found: Pair, now: Report, then: Report) -> Pair:
+    """With the deviation of the ratio, by the samples of both trials: drawn one by one, they are too sure of themselves."""
+    ours, theirs = now["metrics"]["baseline"], then["metrics"]
+    both = trials_together(
+        then["tune_folder"] / theirs["samples_file"], now["tune_folder"] / ours["samples_file"], ours["seconds"]
+    )
+    if both is None:
+        return Pair({}, problem="the samples of the baseline's trial are not there, or have other arrivals")
+    return replace(found, together=both[metric])
 
 
 def _invalid(why: str) -> Pair:
