@@ -31,9 +31,10 @@ STAGES = {
     "archive": "Stage 4: the .mar, with the shared handler inside; of any files: model_name=X model_file=F; inspect=FILE.mar",
     "deploy": "Stage 5: prove the archive over HTTP; status=true shows the servers, deploy.target=compose takes it elsewhere.",
     "tune": "Stage 6: find batch size and delay with real load: nox -s tune -- model=digits_cnn tune.slo_ms=50",
-    "report": "Stage 7: the capacity report as HTML, Markdown and JSON; what if: nox -s report -- model=NAME plan.rps=100000",
+    "report": "Stage 7: the capacity report; of finished runs: list=true, compare=A,B, accept=RUN; what if: plan.rps=100000",
 }
 LOCAL = "deploy.target=local"
+OF_RUNS = ("list=", "compare=", "accept=")
 FIRST_PARTY = (
     *("marline", "marline_tracker", "audio_input", "base_handler", "batch_facts", "body_formats", "collation", "device_use"),
     *("eager_model", "emulated_device", "explanation", "graph_file", "image_input", "method_call", "model_loading"),
@@ -90,6 +91,8 @@ def add_stage(name: str, summary: str) -> None:
             run(session, "python", "-m", "marline.deploy.target", *session.posargs)  # what becomes of a run that is done
         elif name == "report" and any(word.startswith("plan.") for word in session.posargs):
             run(session, "python", "-m", "marline.plan", *session.posargs)  # what if the newest run carried another load
+        elif name == "report" and any(word.startswith(OF_RUNS) for word in session.posargs):
+            run(session, "python", "-m", "marline.report._runs", *session.posargs)
         else:
             run(session, "python", "-m", "pipelines", f"until={name}", *session.posargs)
 

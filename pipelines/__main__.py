@@ -9,7 +9,11 @@ def main(words: list[str]) -> int:
     """Refuse a wrong request at once; only then import what is heavy, and run."""
     try:
         config = read_config(words).config
-        accelerator_of(config, project_root())
+        accelerator = accelerator_of(config, project_root())
+        if config.report.fail_if is not None:
+            from pipelines.gate import Gate  # noqa: PLC0415 - draws and computes: only where there is a baseline to be found
+
+            Gate.of(config, accelerator)
     except MarlineError as error:
         print(f"pipeline: {error}", file=sys.stderr)
         return error.exit_code

@@ -38,6 +38,7 @@ from marline.core import (
 )
 from marline.handler import beside, handler_of
 from marline.report import StageTime
+from marline.tune import Baseline
 from pipelines.console import Console
 
 MEASURED = ("deploy", "tune")  # what they find out is true of this machine only
@@ -54,6 +55,7 @@ class Run:
     accelerator: Accelerator
     folder: Path
     console: Console
+    baseline: Baseline | None = None  # whose load is sent too
     times: list[StageTime] = field(default_factory=list)
 
     def stage(self, work: Callable[..., Manifest], *inputs: Manifest) -> Manifest:
@@ -142,7 +144,7 @@ def deploy(run: Run, exported: Manifest, archived: Manifest) -> Manifest:
 
 
 def tune(run: Run, *inputs: Manifest) -> Manifest:
-    return marline.tune.tune(run.config, run.accelerator, inputs, run.out("tune"))
+    return marline.tune.tune(run.config, run.accelerator, inputs, run.out("tune"), run.baseline)
 
 
 def report(run: Run, *inputs: Manifest) -> Manifest:
@@ -169,6 +171,7 @@ def _key(stage: str, run: Run, inputs: tuple[Manifest, ...]) -> str:
         told |= {"loadtest": config.loadtest.model_dump(mode="json"), "deploy": proof}
         replayed = [] if config.loadtest.replay is None else [located(config.loadtest.replay)]
         told["files"] = _sha256([project_root() / "loadtests", *replayed])
+        told["baseline"] = run.baseline.as_json() if run.baseline is not None else None
         told["accelerator"] = run.accelerator.model_dump(mode="json")
     if stage in MEASURED:
         told["machine"] = machine()

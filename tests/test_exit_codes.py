@@ -25,6 +25,7 @@ REFUSED = {
         "load.source=handler:models/digits_sklearn/handler.py is the handler",
     ],
     "model=digits_sklearn accelerator=rn50_t4_pytorch_eager_amp": ["cannot be emulated", "write accelerator=cpu or auto"],
+    "model=digits_cnn report.fail_if=p98_ms>3": ["'p98_ms' stands at character 1", "did you mean 'p99_ms'?", "report.fail_if="],
     "model=digits_cnn profile=smok": ["profile=smok", "did you mean 'smoke'?"],
 }
 

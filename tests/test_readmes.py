@@ -10,6 +10,7 @@ import pytest
 
 from marline.archive._words import parameters
 from marline.core import read_config
+from marline.report._runs import KNOWN
 from pipelines.schedule import request
 
 ROOT = Path(__file__).parents[1]
@@ -21,7 +22,17 @@ SNIPPETS = {
     if readme.is_file()
     for number, code in enumerate(re.findall(r"^```python\n(.*?)^```$", readme.read_text(), re.MULTILINE | re.DOTALL))
 }
-OTHER_WORDS = ("name=", "group=", "only=", "port=", "inspect=", "config=", "status=")  # commands that read no configuration
+OTHER_WORDS = (
+    "name=",
+    "group=",
+    "only=",
+    "port=",
+    "inspect=",
+    "config=",
+    "status=",
+    "list=",
+    "compare=",
+)  # commands that read no configuration
 PLACES = {"model=NAME": "model=digits_cnn"}
 
 
@@ -62,6 +73,8 @@ def test_every_command_exists_and_takes_the_words_it_is_given() -> None:
             _, told = request(told)
         if name == "archive" and any(word.startswith("model_name=") for word in told):
             parameters(told)
+        elif any(word.startswith("accept=") for word in told):
+            assert set(KNOWN) >= {word.partition("=")[0] for word in told}
         elif told and not told[0].startswith((*OTHER_WORDS, "-")):
             read_config(told)
 

@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from marline.core import Manifest, seal
-from marline.core import ReportConfig as AnySection
+from marline.core import Manifest, Section, seal
 
 ROOT = Path(__file__).parents[3]
 
@@ -31,7 +30,6 @@ def sealed() -> Callable[..., Manifest]:
         for name, text in files.items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_text(text)
-        section = AnySection(target_rps=None, headroom=0.3, price_per_hour=None, currency="USD")
-        return seal(folder, model="tiny", config=section, inputs=inputs, facts=facts or {}, started=time.monotonic())
+        return seal(folder, model="tiny", config=Section(), inputs=inputs, facts=facts or {}, started=time.monotonic())
 
     return make

@@ -4,7 +4,20 @@ from pathlib import Path
 
 import pytest
 
-from marline.core import Manifest, RequestError, adopt, complete, is_complete, new_run, newest, read_manifest, runs, verify
+from marline.core import (
+    Manifest,
+    RequestError,
+    accept,
+    accepted,
+    adopt,
+    complete,
+    is_complete,
+    new_run,
+    newest,
+    read_manifest,
+    runs,
+    verify,
+)
 
 Make = Callable[..., Manifest]
 
@@ -112,3 +125,32 @@ def test_other_models_keep_their_runs(tmp_path: Path, sealed: Make) -> None:
     complete(finished(tmp_path, sealed, "20260101-000000-0000", "report"), keep_runs=1)
 
     assert [other] == runs(tmp_path, "other")
+
+
+def test_the_accepted_run_is_kept_and_so_is_what_it_took_stages_from(tmp_path: Path, sealed: Make) -> None:
+    names = [f"2026010{day}-000000-0000" for day in range(1, 6)]
+    every = [finished(tmp_path, sealed, name, "load", "report") for name in names[:1]]
+    every += [finished(tmp_path, sealed, name, "report") for name in names[1:]]
+    adopt(every[1], read_manifest(every[0] / "load"))
+
+    accept(every[1], "asked for")
+    complete(every[-1], keep_runs=1)
+
+    assert names[1] == accepted(tmp_path, "tiny")
+    assert [names[0], names[1], names[-1]] == [run.name for run in runs(tmp_path, "tiny")]
+
+
+def test_only_a_complete_run_is_accepted_and_the_newest_acceptance_counts(tmp_path: Path, sealed: Make) -> None:
+    first, second = (finished(tmp_path, sealed, f"2026010{day}-000000-0000", "report") for day in (1, 2))
+    unfinished = finished(tmp_path, sealed, "20260103-000000-0000", "load")
+
+    assert accepted(tmp_path, "tiny") is None
+    accept(second, "asked for")
+    accept(first, "asked for")
+    with pytest.raises(RequestError, match=r"20260103-000000-0000 is no complete run"):
+        accept(unfinished, "asked for")
+
+    assert first.name == accepted(tmp_path, "tiny")
+    (first.parent / "accepted.json").write_text("{")
+    with pytest.raises(RequestError, match=r"accepted.json is damaged .* accept=RUN"):
+        accepted(tmp_path, "tiny")

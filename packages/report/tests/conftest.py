@@ -181,6 +181,7 @@ def tune_result() -> dict[str, Any]:
         },
         "tuned": {"archive": "tuned/resnet50.mar", "sha256": "5f" * 32},
         "seed": 0,
+        "profile": "standard",
         "seconds": 431.0,
     }
 
@@ -273,6 +274,7 @@ def stage_times(names: Sequence[str]) -> list[StageTime]:
     ]
 
 
+TOLD: dict[str, Any] = {"headroom": 0.3, "currency": "USD", "fail_if": None, "baseline": "accepted", "undecided": "pass"}
 Make = Callable[..., Path]
 
 
@@ -285,14 +287,16 @@ def make(tmp_path: Path) -> Make:
         target_rps: float | None = 100.0,
         price: float | None = None,
         facts: Mapping[str, Change] | None = None,
+        name: str = RUN,
+        told: Change | None = None,
         **result: Any,
     ) -> Path:
-        run = tmp_path / model / RUN
+        run = tmp_path / model / name
         before = manifests(run, model, result, facts or {})
         out = run / "report"
         out.mkdir()
-        config = ReportConfig(target_rps=target_rps, headroom=0.3, price_per_hour=price, currency="USD")
-        report(model, config, before, stage_times(STAGES[:-1]), RUN, out)
+        config = ReportConfig(**TOLD | {"target_rps": target_rps, "price_per_hour": price} | dict(told or {}))
+        report(model, config, before, stage_times(STAGES[:-1]), name, out)
         return out
 
     return build

@@ -1,5 +1,7 @@
 """Two servers that are none: one is a formula, the other the twin itself, played with figures that the tuner does not know."""
 
+import json
+import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -8,12 +10,16 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
+from marline.archive import Serving, to_yaml
 from marline.core import read_config
 from marline.deploy import Server
 from marline.loadtest import Load, Measurement, arrival_times
 from marline.tune import Point, Service, Setting, Trial, simulate
+from marline.tune._choose import Chooser
 from marline.tune._journal import Journal, Raw
+from marline.tune._predict import Forecaster
 from marline.tune._runner import Runner
+from marline.tune._search import default_of, grid
 from marline.tune._trial import Bench
 
 TRIAL = Trial(
@@ -167,3 +173,36 @@ def simulated(tmp_path: Path) -> Callable[..., Simulated]:
 @pytest.fixture
 def shown() -> Callable[[Sequence[Trial]], list[str]]:
     return lambda trials: [f"{trial.purpose} {trial.setting.batch_size}" for trial in trials]
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Path:
+    serving = Serving(
+        batch_size=1,
+        max_batch_delay_ms=100,
+        workers=1,
+        response_timeout_s=60,
+        startup_timeout_s=120,
+        job_queue_size=1000,
+        device="cpu",
+    )
+    file = tmp_path / "digits_cnn.mar"
+    with zipfile.ZipFile(file, "w") as made:
+        made.writestr("model-config.yaml", to_yaml(serving))
+        made.writestr("MAR-INF/MANIFEST.json", json.dumps({"model": {"configFile": "model-config.yaml"}}))
+    return file
+
+
+@pytest.fixture
+def choose(simulated: Any, archive: Path, service: Service) -> Callable[..., tuple[Any, Any]]:
+    """Tune a simulated server; the tuner believes `service`, the server is another."""
+
+    def run(real: Any, *words: str, **more: Any) -> tuple[Any, Any]:
+        runner = simulated(real, "tune.max_batch_delays_ms=[2,10]", *words, **more)
+        told = runner.bench.tune
+        predicts = told.strategy == "predict"
+        settings = [default_of(told), *grid(told, [point.batch for point in service.points] if predicts else told.batch_sizes)]
+        chooser = Chooser(runner, archive, Forecaster(service, settings, 100.0, 99, trusted=predicts))
+        return chooser.choose(), chooser
+
+    return run

@@ -1,7 +1,5 @@
 """What is chosen, on a server that the twin plays with figures the tuner does not know, and with an archive that is real."""
 
-import json
-import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,49 +9,13 @@ import numpy as np
 import pytest
 
 import marline.tune
-from marline.archive import Serving, from_yaml, read_mar, to_yaml
+from marline.archive import from_yaml, read_mar
 from marline.core import read_config
 from marline.tune import Point, Service, Setting, predict, simulate
-from marline.tune._choose import Chooser
-from marline.tune._predict import Forecaster
-from marline.tune._search import default_of, grid
 from marline.tune._tune import _left_out, slo_of, within_curve
 
 DEFAULT = Setting(1, 100, 1)
 Run = Callable[..., tuple[Any, Any]]
-
-
-@pytest.fixture
-def archive(tmp_path: Path) -> Path:
-    serving = Serving(
-        batch_size=1,
-        max_batch_delay_ms=100,
-        workers=1,
-        response_timeout_s=60,
-        startup_timeout_s=120,
-        job_queue_size=1000,
-        device="cpu",
-    )
-    file = tmp_path / "digits_cnn.mar"
-    with zipfile.ZipFile(file, "w") as made:
-        made.writestr("model-config.yaml", to_yaml(serving))
-        made.writestr("MAR-INF/MANIFEST.json", json.dumps({"model": {"configFile": "model-config.yaml"}}))
-    return file
-
-
-@pytest.fixture
-def choose(simulated: Any, archive: Path, service: Service) -> Run:
-    """Tune a simulated server; the tuner believes `service`, the server is another."""
-
-    def run(real: Any, *words: str, **more: Any) -> tuple[Any, Any]:
-        runner = simulated(real, "tune.max_batch_delays_ms=[2,10]", *words, **more)
-        told = runner.bench.tune
-        predicts = told.strategy == "predict"
-        settings = [default_of(told), *grid(told, [point.batch for point in service.points] if predicts else told.batch_sizes)]
-        chooser = Chooser(runner, archive, Forecaster(service, settings, 100.0, 99, trusted=predicts))
-        return chooser.choose(), chooser
-
-    return run
 
 
 def limit_rps(real: Service, setting: Setting) -> float:

@@ -21,6 +21,7 @@ from marline.core._digest import code_sha256, file_sha256, folder_sha256, json_s
 from marline.core._errors import (
     ArchiveError,
     ExportError,
+    GateRefused,
     LoadTestError,
     MarlineError,
     NotReady,
@@ -37,10 +38,12 @@ from marline.core._located import located
 from marline.core._main import main
 from marline.core._manifest import Manifest, Output, read_manifest, seal, verify, write_json
 from marline.core._progress import listening, progress
-from marline.core._run import adopt, complete, is_complete, new_run, newest, runs
+from marline.core._rules import METRICS, Rule, parse_rules
+from marline.core._run import accept, accepted, adopt, complete, is_complete, new_run, newest, runs
 from marline.core._state import read_state, state_file, write_state
 
 __all__ = [
+    "METRICS",
     "STAGES",
     "Accelerator",
     "ArchiveConfig",
@@ -51,6 +54,7 @@ __all__ = [
     "ExportConfig",
     "ExportError",
     "FakeGpus",
+    "GateRefused",
     "Gpu",
     "GpuReader",
     "LoadConfig",
@@ -66,6 +70,7 @@ __all__ = [
     "PlanConfig",
     "ReportConfig",
     "RequestError",
+    "Rule",
     "Section",
     "ServerError",
     "Stage",
@@ -74,6 +79,8 @@ __all__ = [
     "WorkerError",
     "WrapConfig",
     "accelerator_of",
+    "accept",
+    "accepted",
     "adopt",
     "code_sha256",
     "complete",
@@ -90,6 +97,7 @@ __all__ = [
     "main",
     "new_run",
     "newest",
+    "parse_rules",
     "progress",
     "project_root",
     "read_config",

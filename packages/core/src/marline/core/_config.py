@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from marline.core._located import located
+from marline.core._rules import METRICS, parse_rules
 
 Stage = Literal["load", "wrap", "export", "archive", "deploy", "tune", "report"]
 STAGES: tuple[Stage, ...] = ("load", "wrap", "export", "archive", "deploy", "tune", "report")
@@ -428,6 +429,23 @@ class ReportConfig(Section):
         gt=0, description="what one replica costs an hour, for the cost per million requests; null gives none", examples=[0.526]
     )
     currency: str = Field(pattern=r"^[A-Z]{3}$", description="the currency of the price", examples=["EUR"])
+    fail_if: str | None = Field(
+        description=f"METRIC > NUMBER * baseline, joined by or; METRIC is one of {', '.join(METRICS)}",
+        examples=['"p99_ms > 1.1 * baseline or rps < 0.9 * baseline"'],
+    )
+    baseline: str = Field(
+        min_length=1, description="what to compare with: accepted, a run, or the path of a report.json", examples=["accepted"]
+    )
+    undecided: Literal["pass", "fail"] = Field(
+        description="what becomes of a run where the noise leaves a rule of report.fail_if undecided", examples=["pass"]
+    )
+
+    @field_validator("fail_if")
+    @classmethod
+    def _rules_can_be_read(cls, value: str | None) -> str | None:
+        if value is not None:
+            parse_rules(value)
+        return value
 
 
 class PlanConfig(Section):

@@ -10,6 +10,7 @@ MarlineError               everything a user sees without a traceback; exit code
       WorkerError          ... its worker could not load the model; carries the worker's own traceback
       NotReady             ... no worker was ready in the time it was given
     LoadTestError          locust did not run, or left no samples
+    GateRefused            the run is finished, and worse than `report.fail_if` allows
 """
 
 
@@ -55,3 +56,7 @@ class NotReady(ServerError):
 
 class LoadTestError(StageError):
     """Locust did not run, or left no samples."""
+
+
+class GateRefused(StageError):
+    """A finished run is worse than `report.fail_if` allows; the message has the numbers."""

@@ -1,5 +1,6 @@
-"""Run folders: `artifacts/<model>/<run>/<stage>/`, and `latest`, which points at the newest complete run."""
+"""Run folders: `artifacts/<model>/<run>/<stage>/`, `latest`, the newest complete run, and the one accepted as baseline."""
 
+import json
 import os
 import secrets
 import shutil
@@ -8,7 +9,9 @@ from pathlib import Path
 
 from marline.core._config import STAGES
 from marline.core._errors import RequestError
-from marline.core._manifest import NAME, Manifest, read_manifest
+from marline.core._manifest import NAME, Manifest, read_manifest, write_json
+
+ACCEPTED = "accepted.json"
 
 
 def new_run(artifacts: Path, model: str) -> Path:
@@ -44,11 +47,30 @@ def newest(artifacts: Path, model: str, stage: str) -> Manifest:
     raise RequestError(f"no finished {stage} of {model} in {artifacts}; make it with nox -s {stage} -- model={model}")
 
 
+def accept(run: Path, why: str) -> None:
+    """Make a complete run the one that later runs of its model are compared with; `why` says who wanted that."""
+    if not is_complete(run):
+        raise RequestError(f"{run} is no complete run to compare others with; nox -s report -- list=true shows all")
+    write_json(run.parent / ACCEPTED, {"run": run.name, "accepted": f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S}Z", "why": why})
+
+
+def accepted(artifacts: Path, model: str) -> str | None:
+    """The name of the run that was accepted last; None where none was."""
+    file = artifacts / model / ACCEPTED
+    if not file.is_file():
+        return None
+    try:
+        name = json.loads(file.read_text())["run"]
+    except (ValueError, TypeError, KeyError) as error:
+        raise RequestError(f"{file} is damaged ({error}); write it anew: nox -s report -- model={model} accept=RUN") from None
+    return str(name)
+
+
 def complete(run: Path, keep_runs: int) -> None:
     """Point `latest` at this run and remove the oldest runs beyond `keep_runs`.
 
-    A run that a kept one took stages from is kept too, and so are runs younger than the newest complete one: they may
-    still be going on.
+    The accepted run is kept, and so is one that a kept one took stages from, and those younger than the newest complete one:
+    they may still be going on.
     """
     latest = run.parent / "latest"
     partial = run.parent / f".latest.{os.getpid()}"
@@ -57,7 +79,10 @@ def complete(run: Path, keep_runs: int) -> None:
     partial.replace(latest)
     every = runs(run.parent.parent, run.parent.name)
     kept = [path for path in every if is_complete(path)][-keep_runs:]
-    lent = {(path / stage).resolve().parent for path in kept for stage in STAGES}
+    baseline = [path for path in every if path.name == accepted(run.parent.parent, run.parent.name)]
+    needed = {path.resolve() for path in baseline} | {
+        (path / stage).resolve().parent for path in (*kept, *baseline) for stage in STAGES
+    }
     for path in every:
-        if path.name < kept[0].name and path.resolve() not in lent:
+        if path.name < kept[0].name and path.resolve() not in needed:
             shutil.rmtree(path)

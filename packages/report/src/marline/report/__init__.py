@@ -3,7 +3,9 @@
 Knows manifests and numbers. Knows no server, no load test, no torch.
 """
 
+from marline.report._baseline import asked, differences, find
 from marline.report._content import StageTime
+from marline.report._gate import enforce
 from marline.report._notes import Figure
 from marline.report._pictures import ACCENT, INK, PALE, SOFT, STYLE, svg
 from marline.report._render import inline, pages
@@ -24,8 +26,12 @@ __all__ = [
     "StageTime",
     "Table",
     "accelerator_words",
+    "asked",
     "configuration",
+    "differences",
     "duration",
+    "enforce",
+    "find",
     "inline",
     "marks",
     "number",

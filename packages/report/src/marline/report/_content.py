@@ -15,7 +15,7 @@ from marline.report._words import marks
 
 TRIED = (
     *("slo", "accelerator", "default", "chosen", "runner_up", "gain", "noise", "strategy", "answer", "trials", "curve"),
-    *("objective", "predictions", "compared", "diagnoses", "values", "machine", "tuned"),
+    *("objective", "predictions", "compared", "diagnoses", "values", "machine", "tuned", "profile"),
 )
 
 

@@ -9,6 +9,7 @@ import jinja2
 from markupsafe import Markup
 
 from marline.report import _found, _planning, _tables
+from marline.report._gate import gate_table, lines
 from marline.report._notes import figures, frontend, notes, register, untested
 from marline.report._pictures import Drawn
 from marline.report._remarks import remarks
@@ -55,6 +56,8 @@ def _words(report: dict[str, Any]) -> dict[str, Any]:
         "untested": untested(report),
         "frontend": frontend(report),
         "register": register(report),
+        "gate": gate_table(report),
+        "gate_lines": lines(report["baseline"]) if report["baseline"] is not None else [],
         **tables,
     }
 

@@ -6,9 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from marline.core import Manifest, ReportConfig, progress, seal, write_json
+from marline.report._baseline import find
 from marline.report._content import StageTime, content
+from marline.report._gate import judged
 from marline.report._goodput import goodput_picture, split_picture
 from marline.report._map import map_picture
+from marline.report._metrics import metrics
 from marline.report._pictures import Drawn, curve_picture, throughput_picture
 from marline.report._render import html, markdown
 from marline.report._words import marks
@@ -22,6 +25,10 @@ def report(
     """Write report.json, report.md, report.html and the pictures from the manifests of load ... tune."""
     started = time.monotonic()
     found = content(model, config, manifests, stages, run)
+    tune = next(one.folder for one in manifests if one.stage == "tune")
+    found["metrics"] = metrics(found, tune, found["measured"]["confidence"], found["deployed"]["ready_s"])
+    then = find(config.baseline, out.parent.parent) if config.fail_if is not None else None
+    found["baseline"] = judged(config, found | {"tune_folder": tune}, then)
     write_json(out / "report.json", found)
     progress(0.2, "drawing")
     pictures = _pictures(found)
@@ -37,6 +44,7 @@ def report(
         "gain": found["gain"],
         "marks": marks(found["weights"], found["accelerator"]),
         "replicas": found["replicas"],
+        "gate": found["baseline"],
     }
     return seal(out, model=model, config=config, inputs=manifests, facts=facts, started=started)
 

@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+from marline.report._gate import lines
 from marline.report._words import (
     RANDOM,
     accelerator_words,
@@ -122,6 +123,7 @@ def summary(report: dict[str, Any]) -> list[tuple[str, str]]:
         ("gain", "–" if report["gain"] is None else f"{number(report['gain'])}× (A/A noise {noise_words(report)})"),
         ("verdict", report["verdict"]["confidence"]),
         ("replicas", ", ".join(counts) or f"none: {plan['reason']}"),
+        *([] if report["baseline"] is None else [("gate", line) for line in lines(report["baseline"])]),
     ]
 
 

@@ -61,10 +61,13 @@ class Runner:
 
     def run(self, archive: Path, setting: Setting, rps: float, purpose: str) -> Trial:
         """One trial of one setting at one rate."""
+        return self.send(archive, setting, load_of(self.bench, rps, purpose, len(self.trials) + 1), purpose)
+
+    def send(self, archive: Path, setting: Setting, load: Load, purpose: str) -> Trial:
+        """One trial of one setting under one load, or what an interrupted run has measured of the same."""
         number = len(self.trials) + 1
         share = min(0.15 + 0.85 * (number - 1) / self.expected, 0.99)
-        progress(share, f"{purpose} {number}: {told(setting)}, {rps:.1f} req/s")
-        load = load_of(self.bench, rps, purpose, number)
+        progress(share, f"{purpose} {number}: {told(setting)}, {load.rps:.1f} req/s")
         asked = {"number": number, "setting": asdict(setting), "load": _told(load), "purpose": purpose}
         raw = self.journal.find(asked)
         if raw is None:

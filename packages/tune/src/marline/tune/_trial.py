@@ -21,6 +21,7 @@ from marline.tune._setting import Setting
 DRAIN_S, LEAST_TIMEOUT_S = 30.0, 2.0
 ENOUGH, OVER = 300, 3  # requests of a trial, and how many of a confirmation may miss the objective and it still proves it
 LONGER, LONGEST = 2.0, 3.0  # times as long as configured: a trial, and a confirmation, at a low rate
+REPEATED = ("rps", "seconds", "warmup_s", "arrivals", "seed")  # of a load: what the same load elsewhere must share
 OFF = 0.05  # of the wished rate: what a recording's first seconds may offer more or less
 
 
@@ -29,7 +30,7 @@ class Trial:
     """What one load test showed; latencies count from the scheduled start, lost requests are infinite."""
 
     setting: Setting
-    purpose: str  # noise | search | confirm
+    purpose: str  # noise | search | confirm | baseline
     offered_rps: float
     seconds: float
     valid: bool
@@ -53,6 +54,7 @@ class Trial:
     load_s: float = 0.0  # with the warm-up
     took_s: float = 0.0  # with everything: registering, load, draining
     run: str | None = None  # the interrupted run that measured it; None: this one
+    load: Mapping[str, Any] = field(default_factory=dict)  # what was sent, so that another run can send the same
 
     def within(self, slo_ms: float) -> bool:
         """Whether this trial speaks for its rate: valid, and what was seen is within the objective and every limit."""
@@ -85,6 +87,7 @@ class Trial:
             "memory_mb": round(self.memory_mb) if self.memory_mb is not None else None,
             "limit": self.limit,
             "run": self.run,
+            "load": dict(self.load),
         }
 
 
@@ -200,6 +203,7 @@ def judge(bench: Bench, setting: Setting, load: Load, purpose: str, raw: Raw, nu
         load_s=load.warmup_s + load.seconds,
         took_s=raw.took_s,
         run=raw.run if raw.run != run else None,
+        load={name: getattr(load, name) for name in REPEATED},
     )
 
 

@@ -32,6 +32,7 @@ from marline.deploy import Server, prove, serving
 from marline.handler import read_golden
 from marline.loadtest import arrival_times, measuring
 from marline.tune._answer import answer
+from marline.tune._baseline import Baseline, send_baseline
 from marline.tune._choose import Chooser
 from marline.tune._curve import ROOM, is_reported, measure_service
 from marline.tune._devices import devices_of
@@ -54,11 +55,14 @@ NOT_REPORTED = (
 )
 
 
-def tune(config: Config, accelerator: Accelerator, inputs: Sequence[Manifest], out: Path) -> Manifest:
+def tune(
+    config: Config, accelerator: Accelerator, inputs: Sequence[Manifest], out: Path, baseline: Baseline | None = None
+) -> Manifest:
     """Write `result.json`, `samples/` and `tuned/<model>.mar`; every figure in them was measured.
 
     `inputs` are the manifests of load, export, archive and deploy. Waits while another run measures on this machine. What the
-    same command has measured before it was interrupted is not measured again, unless `fresh` says so.
+    same command has measured before it was interrupted is not measured again, unless `fresh` says so. The load of a `baseline`
+    is sent once more when all else is confirmed.
     """
     started = time.monotonic()
     loaded, exported, archived, deployed = inputs
@@ -69,7 +73,7 @@ def tune(config: Config, accelerator: Accelerator, inputs: Sequence[Manifest], o
     logs = out.parent / "logs" / "tune"
     with measuring(f"{config.model}, run {out.parent.name}"), _server(config, accelerator, archive, logs) as server:
         gpus = seen_gpus() if accelerator.kind == "cuda" else ()  # before a model of ours is on them
-        journal = _journal(config, accelerator, archived.facts["sha256"], payloads, out)
+        journal = _journal(config, accelerator, archived.facts["sha256"], payloads, out, baseline)
         service = _service(journal, config, accelerator, server, archive, payloads)
         slo, (told, left_out) = slo_of(config, service.points[0].p50_ms), _within(config, service, archive)
         reports = is_reported(service.points)
@@ -79,6 +83,7 @@ def tune(config: Config, accelerator: Accelerator, inputs: Sequence[Manifest], o
         runner = Runner(bench, journal, expected=told.steps + 4)
         chooser = Chooser(runner, archive, _forecast(bench, service), devices_of(gpus, journal.read("gpu") or (), archive))
         choice = chooser.choose()
+        unsent = send_baseline(chooser, baseline) if baseline is not None else []
         tuned = chooser.tuned_archive(choice.setting)
         if accelerator.kind != "emulated":
             runner.load(tuned.file, choice.setting)
@@ -91,10 +96,11 @@ def tune(config: Config, accelerator: Accelerator, inputs: Sequence[Manifest], o
         "slo": slo,
         **found(choice, runner, chooser.forecast),
         **({"gpu": [*journal.read("gpu"), *watched(runner)]} if accelerator.kind == "cuda" else {}),
-        "warnings": [*left_out, *choice.warnings, *[NOT_REPORTED] * (not reports), *_few_threads(accelerator, told)],
+        "warnings": [*left_out, *choice.warnings, *unsent, *[NOT_REPORTED] * (not reports), *_few_threads(accelerator, told)],
         "tuned": {"archive": str(tuned.file.relative_to(out)), "sha256": tuned.sha256},
         "values": [asdict(value) for value in tuned.values],
         **_request(config, accelerator),
+        "baseline": baseline.as_json() if baseline is not None else None,
         "seconds": round(time.monotonic() - started + sum(one.took_s for one in runner.trials if one.run is not None), 1),
     }
     random_weights = loaded.facts["weights"]["kind"] == "random"
@@ -119,7 +125,14 @@ def _request(config: Config, accelerator: Accelerator) -> dict[str, Any]:
     }
 
 
-def _journal(config: Config, accelerator: Accelerator, archive_sha256: str, payloads: Sequence[Path], out: Path) -> Journal:
+def _journal(
+    config: Config,
+    accelerator: Accelerator,
+    archive_sha256: str,
+    payloads: Sequence[Path],
+    out: Path,
+    baseline: Baseline | None = None,
+) -> Journal:
     """What this command has measured before it was interrupted, or nothing; each word of the key decides what a trial shows."""
     told = {
         "archive": archive_sha256,
@@ -130,6 +143,7 @@ def _journal(config: Config, accelerator: Accelerator, archive_sha256: str, payl
         "code": code_sha256("tune"),
         "sender": folder_sha256(project_root() / "loadtests"),
         "replay": file_sha256(located(config.loadtest.replay)) if config.loadtest.replay is not None else None,
+        "baseline": baseline.as_json() if baseline is not None else None,
     }
     fresh = config.fresh is not None and STAGES.index(config.fresh) <= STAGES.index("tune")
     return Journal.of(out.parent.parent, told, out.parent.name, fresh=fresh, keep=config.keep_runs)
