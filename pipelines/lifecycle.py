@@ -9,6 +9,7 @@ from marline.core import Manifest, accelerator_of, complete, new_run, project_ro
 from marline.deploy import refuse_random
 from pipelines import tasks
 from pipelines.console import Console
+from pipelines.store import opened
 
 
 def life(run: tasks.Run) -> Iterator[Manifest]:
@@ -28,14 +29,17 @@ def lifecycle(model: str, settings: list[str]) -> Path:
     """Run the life of `model` up to the stage `until`; `settings` are key=value words. Returns the run's folder."""
     root = project_root()
     config = read_config([f"model={model}", *settings]).config
+    store = opened(config.artifacts_url)
     folder = new_run(root / config.artifacts, config.model)
     with Console(config.model, config.until, folder) as console:
-        run = tasks.Run(config, accelerator_of(config, root), folder, console)
+        run = tasks.Run(config, accelerator_of(config, root), folder, console, store)
         for manifest in life(run):
             if manifest.stage == config.until:
                 break
         if config.until == "report":
             complete(folder, config.keep_runs)
             console.summarise(manifest)
+        run.share()
+        if config.until == "report":
             run.deliver()
     return folder

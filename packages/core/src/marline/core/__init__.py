@@ -34,7 +34,7 @@ from marline.core._import_file import import_file
 from marline.core._layers import Loaded, flatten, known_models, project_root, read_config, service_curves
 from marline.core._located import located
 from marline.core._main import main
-from marline.core._manifest import Manifest, Output, read_manifest, seal, verify, write_json
+from marline.core._manifest import Manifest, Output, parse_manifest, read_manifest, seal, verify, write_json, write_manifest
 from marline.core._progress import listening, progress
 from marline.core._run import adopt, complete, is_complete, new_run, newest, runs
 from marline.core._state import read_state, state_file, write_state
@@ -88,6 +88,7 @@ __all__ = [
     "main",
     "new_run",
     "newest",
+    "parse_manifest",
     "progress",
     "project_root",
     "read_config",
@@ -101,5 +102,6 @@ __all__ = [
     "verify",
     "visible",
     "write_json",
+    "write_manifest",
     "write_state",
 ]
