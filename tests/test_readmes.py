@@ -13,7 +13,7 @@ from marline.core import read_config
 from pipelines.schedule import request
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "docs" / "tuning.md"]
+PAGES = [ROOT / "README.md", ROOT / "docs" / "tuning.md", ROOT / "docs" / "scale.md"]
 READMES = sorted([*PAGES, *ROOT.glob("packages/*/README.md"), *ROOT.glob("models/*/README.md")])
 SNIPPETS = {
     f"{readme.relative_to(ROOT)}:{number}": code
@@ -21,7 +21,16 @@ SNIPPETS = {
     if readme.is_file()
     for number, code in enumerate(re.findall(r"^```python\n(.*?)^```$", readme.read_text(), re.MULTILINE | re.DOTALL))
 }
-OTHER_WORDS = ("name=", "group=", "only=", "port=", "inspect=", "config=", "status=")  # commands that read no configuration
+OTHER_WORDS = (
+    "name=",
+    "group=",
+    "only=",
+    "port=",
+    "inspect=",
+    "config=",
+    "status=",
+    "stage=",
+)  # commands that read no configuration
 PLACES = {"model=NAME": "model=digits_cnn"}
 
 

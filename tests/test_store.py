@@ -1,5 +1,6 @@
 """Stages and runs in a store: on a folder, in memory, and on servers that refuse, lie or say nothing."""
 
+import io
 import json
 import os
 import re
@@ -11,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from hashlib import sha256
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -21,10 +23,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from obstore.store import MemoryStore
+from rich.console import Console as Terminal
 
 from marline.core import STAGES, Manifest, ReportConfig, StageError, accelerator_of, project_root, read_config, seal
 from pipelines import fetch, tasks
-from pipelines.console import Console
+from pipelines.console import Console, Line
 from pipelines.store import Store, by_key, opened
 
 RUN, LATER = "20260101-000000-0000", "20260102-000000-0000"
@@ -285,6 +288,30 @@ def finished(artifacts: Path, run: str, store: Store) -> Path:
     console = Console("digits_cnn", "report", folder)
     tasks.Run(config, accelerator_of(config, project_root()), folder, console, store).share()
     return folder
+
+
+def test_a_store_that_fails_under_way_costs_no_work_and_is_told_at_the_end(tmp_path: Path, store: Store, shelf: Path) -> None:
+    (shelf / "keys").write_text("a file where a folder should be")
+    folder = tmp_path / "digits_cnn" / RUN
+    config = read_config(["model=digits_cnn"]).config
+    run = tasks.Run(config, accelerator_of(config, project_root()), folder, Console("digits_cnn", "wrap", folder), store)
+    shown = io.StringIO()
+    line = Line(Terminal(file=shown, soft_wrap=True), "load")
+
+    for stage in ("load", "wrap"):
+        manifest = run._make(stage, "k", partial(made, folder / stage), line)
+        run._keep(by_key(stage, "k"), manifest, line, anew=True)
+
+    first, second = shown.getvalue().splitlines()  # once each, though two stages met it
+    assert f"{store.url}: " in first
+    assert first.endswith("; making it here")
+    assert second.endswith("; it stays here until the run is at its end")
+    with pytest.raises(StageError, match=rf"Nothing is lost: the run is in {folder}; the same command tries again"):
+        run.share()
+    (shelf / "keys").unlink()
+    run.share()
+    assert store.holds(by_key("load", "k"))
+    assert store.holds(by_key("wrap", "k"))
 
 
 @pytest.mark.parametrize(("words", "run", "stages"), [([], LATER, STAGES), ([f"run={RUN}", "stage=report"], RUN, ["report"])])
