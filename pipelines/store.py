@@ -56,7 +56,8 @@ def opened(url: str | None, *, to_write: bool = True) -> "Store | None":
         if url.startswith("file:"):
             store = Store(url, LocalStore.from_url(url))
         else:
-            plain = os.environ.get("AWS_ENDPOINT_URL", "").startswith("http:")  # who names such an address means it
+            named = [os.environ.get(name, "") for name in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3")]
+            plain = any(address.startswith("http:") for address in named)  # who names such an address means it
             told: Any = {"client_options": {**SILENT, "allow_http": plain}, "retry_config": RETRIES}
             store = Store(url, S3Store.from_url(url, **told))
     except (BaseError, OSError, ValueError) as error:
