@@ -140,6 +140,12 @@ def prefect(session: nox.Session) -> None:
     run(session, "python", "-m", "pipelines.server", *session.posargs)
 
 
+@nox.session(venv_backend="none", requires=["env"], default=False)
+def fetch(session: nox.Session) -> None:
+    """Bring a finished run, or its report, from the store: nox -s fetch -- model=NAME artifacts_url=s3://BUCKET/PREFIX"""
+    run(session, "python", "-m", "pipelines.fetch", *session.posargs)
+
+
 @nox.session(name="new-model", venv_backend="none", requires=["env"], default=False)
 def new_model(session: nox.Session) -> None:
     """A runnable skeleton in models/ and configs/models/: nox -s new-model -- name=NAME kind=hf base=bert"""

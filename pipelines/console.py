@@ -35,9 +35,9 @@ class Line:
         """Something the user must know before the stage is done."""
         self.terminal.print(f"  [yellow]{self.name:<8}[/] {escape(text)}", highlight=False)
 
-    def done(self, manifest: Manifest, *, cached: bool) -> None:
+    def done(self, manifest: Manifest, *, cached: bool, fetched: bool = False) -> None:
         """The stage is finished."""
-        how = f"cached  from {manifest.run}" if cached else f"{time.monotonic() - self.began:6.1f} s"
+        how = f"cached  from {manifest.run}{' (store)' * fetched}" if cached else f"{time.monotonic() - self.began:6.1f} s"
         self.terminal.print(f"  [green]{self.name:<8}[/] {how}  [dim]{escape(headline(manifest))}[/]", highlight=False)
         if "answer" in manifest.facts:  # what a tuning run was for
             self.terminal.print(f"\n  [bold]{escape(manifest.facts['answer'])}[/]\n", highlight=False)

@@ -10,6 +10,7 @@ from marline.deploy import refuse_random
 from pipelines import tasks
 from pipelines.console import Console
 from pipelines.gate import Gate
+from pipelines.store import opened
 
 
 def life(run: tasks.Run) -> Iterator[Manifest]:
@@ -29,17 +30,19 @@ def lifecycle(model: str, settings: list[str]) -> Path:
     """Run the life of `model` up to the stage `until`; `settings` are key=value words. Returns the run's folder."""
     root = project_root()
     config = read_config([f"model={model}", *settings]).config
-    accelerator = accelerator_of(config, root)
+    accelerator, store = accelerator_of(config, root), opened(config.artifacts_url)
     gate = Gate.of(config, accelerator)
     folder = new_run(root / config.artifacts, config.model)
     with Console(config.model, config.until, folder) as console:
-        run = tasks.Run(gate.config, accelerator, folder, console, gate.baseline)
+        run = tasks.Run(gate.config, accelerator, folder, console, gate.baseline, store)
         for manifest in life(run):
             if manifest.stage == config.until:
                 break
         if config.until == "report":
             complete(folder, config.keep_runs)
             console.summarise(manifest)
+        run.share()
+        if config.until == "report":
             gate.settle(manifest, folder)
             run.deliver()
     return folder

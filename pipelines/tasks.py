@@ -29,6 +29,7 @@ from marline.core import (
     code_sha256,
     file_sha256,
     folder_sha256,
+    is_complete,
     json_sha256,
     located,
     machine,
@@ -39,7 +40,8 @@ from marline.core import (
 from marline.handler import beside, handler_of
 from marline.report import StageTime
 from marline.tune import Baseline
-from pipelines.console import Console
+from pipelines.console import Console, Line
+from pipelines.store import Store, by_key, of_run
 
 MEASURED = ("deploy", "tune")  # what they find out is true of this machine only
 AFTERWARDS = {  # of deploy: where a finished run goes, and how a server takes it
@@ -56,21 +58,27 @@ class Run:
     folder: Path
     console: Console
     baseline: Baseline | None = None  # whose load is sent too
+    store: Store | None = None
     times: list[StageTime] = field(default_factory=list)
+    unsent: dict[str, Manifest] = field(default_factory=dict)  # by their places in the store
 
     def stage(self, work: Callable[..., Manifest], *inputs: Manifest) -> Manifest:
         """Run one stage, or take it from an earlier run where nothing that decides it has changed."""
         name = work.__name__
         key = _key(name, self, inputs)
         with self.console.stage(name) as line:
-            manifest = self._take(name, key, partial(work, self, *inputs), refresh=self._must_be_fresh(name))
+            make = partial(self._make, name, key, partial(work, self, *inputs), line)
+            manifest = self._take(name, key, make, refresh=self._must_be_fresh(name))
             try:
                 verify(manifest)
             except StageError as error:
                 line.say(f"{error}; doing it again")
-                manifest = self._take(name, key, partial(work, self, *inputs), refresh=True)
+                manifest = self._take(name, key, make, refresh=True)
             cached = manifest.run != self.folder.name
-            line.done(manifest, cached=cached)
+            fetched = cached and manifest.folder.parent == self.folder.resolve()
+            if not fetched:
+                self._keep(by_key(name, key), manifest, line, anew=not cached)
+            line.done(manifest, cached=cached, fetched=fetched)
         adopt(self.folder, manifest)
         self.times.append(StageTime(name=name, seconds=manifest.seconds, cached=cached, run=manifest.run))
         return manifest
@@ -80,6 +88,41 @@ class Run:
         told = marline.deploy.deliver(self.config, self.folder)
         if told:
             self.console.delivered(told)
+
+    def share(self) -> None:
+        """Bring to the store what did not get there yet, and the run when it is complete; StageError where that fails."""
+        if self.store is None:
+            return
+        stages = STAGES if is_complete(self.folder) else ()
+        run = {of_run(self.config.model, self.folder.name, stage): read_manifest(self.folder / stage) for stage in stages}
+        try:
+            for place, manifest in (self.unsent | run).items():
+                self.store.send(manifest, place)
+        except StageError as error:
+            raise StageError(f"{error}. Nothing is lost: the run is in {self.folder}; the same command tries again") from None
+
+    def _make(self, name: str, key: str, work: Callable[[], Manifest], line: Line) -> Manifest:
+        """Take a stage from the store, else do its work."""
+        found = None
+        if self.store is not None and not self.unsent and not self._must_be_fresh(name):
+            try:
+                found = self.store.fetch(by_key(name, key), self.folder / name, self.config.model)
+            except StageError as error:
+                line.say(f"{error}; making it here")
+        return found or work()
+
+    def _keep(self, place: str, manifest: Manifest, line: Line, *, anew: bool) -> None:
+        """Bring a stage to the store if it is not there; a store that fails is asked again when the run is at its end."""
+        if self.store is None or manifest.stage == "report":  # a report is true of its run alone, and goes there with it
+            return
+        try:
+            if self.unsent:
+                self.unsent[place] = manifest
+            elif anew or not self.store.holds(place):
+                self.store.send(manifest, place)
+        except StageError as error:
+            self.unsent[place] = manifest
+            line.say(f"{error}; it stays here until the run is at its end")
 
     def _take(self, name: str, key: str, work: Callable[[], Manifest], *, refresh: bool) -> Manifest:
         told = STAGE.with_options(name=name, task_run_name=f"{name} {self.config.model}", refresh_cache=refresh)
@@ -179,6 +222,7 @@ def _key(stage: str, run: Run, inputs: tuple[Manifest, ...]) -> str:
     return json_sha256(told)
 
 
-def _sha256(places: Iterable[Path]) -> dict[str, str]:
-    """Digests of files and folders of the user's that a stage reads."""
-    return {str(place): folder_sha256(place) if place.is_dir() else file_sha256(place) for place in places if place.exists()}
+def _sha256(places: Iterable[Path]) -> list[list[str]]:
+    """Names and digests of files and folders of the user's that a stage reads; not where they are, which machines differ in."""
+    there = [place for place in places if place.exists()]
+    return [[place.name, folder_sha256(place) if place.is_dir() else file_sha256(place)] for place in there]

@@ -25,6 +25,7 @@ COMMANDS = {
         "loadtest",
         "schedule",
         "prefect",
+        "fetch",
         "new-model",
         "doctor",
         "bench",

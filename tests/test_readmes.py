@@ -14,7 +14,7 @@ from marline.report._runs import KNOWN
 from pipelines.schedule import request
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "docs" / "tuning.md"]
+PAGES = [ROOT / "README.md", ROOT / "docs" / "tuning.md", ROOT / "docs" / "scale.md"]
 READMES = sorted([*PAGES, *ROOT.glob("packages/*/README.md"), *ROOT.glob("models/*/README.md")])
 SNIPPETS = {
     f"{readme.relative_to(ROOT)}:{number}": code
@@ -32,6 +32,7 @@ OTHER_WORDS = (
     "status=",
     "list=",
     "compare=",
+    "stage=",
 )  # commands that read no configuration
 PLACES = {"model=NAME": "model=digits_cnn"}
 

@@ -89,6 +89,14 @@ def test_outside_a_project_the_request_is_refused_with_the_remedy(tmp_path: Path
     assert "no configs/default.yaml here or above; run this in the clone" in refused("model=resnet50")
 
 
+def test_a_password_in_an_address_is_not_repeated(project: Path) -> None:
+    told = refused("model=resnet50", "artifacts_url=s3://AKID:Never/Shown@bucket/prefix")
+
+    assert "artifacts_url = 's3://***@bucket/prefix'" in told
+    assert "AKID" not in told
+    assert "Shown" not in told
+
+
 @pytest.mark.parametrize(
     ("word", "told"),
     [
@@ -98,6 +106,14 @@ def test_outside_a_project_the_request_is_refused_with_the_remedy(tmp_path: Path
         ("tune.slo_mss=3", ["'tune.slo_mss'", "the command line", "did you mean 'tune.slo_ms'?"]),
         ("load.weights=/no/such.safetensors", ["'/no/such.safetensors'", "no such file of weights", "load.weights=auto"]),
         ("load.samples=/no/such", ["'/no/such'", "no such file or folder", "load.samples=models/"]),
+        (
+            "artifacts_url=s3://Bucket",
+            ["artifacts_url = 's3://Bucket'", "not of this form", "artifacts_url=s3://team-models/marline"],
+        ),
+        ("artifacts_url=s3://bucket/a/../b", ["artifacts_url", "credentials come from AWS's own variables"]),
+        ("artifacts_url=s3://bucket?region=x", ["artifacts_url", "artifacts_url=s3://team-models/marline"]),
+        ("artifacts_url=file:///a/../b", ["artifacts_url", "file:///FOLDER"]),
+        ("artifacts_url=https://bucket", ["artifacts_url", "s3://BUCKET/PREFIX"]),
         ("archive.handler=no.py", ["'no.py'", "no such file", "archive.handler=models/"]),
         ("model", ["'model'", "not key=value", "model=resnet50"]),
         ("model=", ["'model='", "not key=value", "model=resnet50"]),

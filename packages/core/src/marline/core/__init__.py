@@ -36,7 +36,7 @@ from marline.core._import_file import import_file
 from marline.core._layers import Loaded, flatten, known_models, project_root, read_config, service_curves
 from marline.core._located import located
 from marline.core._main import main
-from marline.core._manifest import Manifest, Output, read_manifest, seal, verify, write_json
+from marline.core._manifest import Manifest, Output, parse_manifest, read_manifest, seal, verify, write_json, write_manifest
 from marline.core._progress import listening, progress
 from marline.core._rules import METRICS, Rule, parse_rules
 from marline.core._run import accept, accepted, adopt, complete, is_complete, new_run, newest, runs
@@ -97,6 +97,7 @@ __all__ = [
     "main",
     "new_run",
     "newest",
+    "parse_manifest",
     "parse_rules",
     "progress",
     "project_root",
@@ -111,5 +112,6 @@ __all__ = [
     "verify",
     "visible",
     "write_json",
+    "write_manifest",
     "write_state",
 ]

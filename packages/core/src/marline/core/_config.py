@@ -490,6 +490,12 @@ class Config(Section):
     accelerator: str = Field(description="auto, cpu, cuda, or the key of an emulated service curve", examples=["auto"])
     time_scale: float = Field(gt=0, description="slows an emulated accelerator by this factor", examples=[2])
     artifacts: str = Field(description="the folder runs are written to", examples=["artifacts"])
+    artifacts_url: str | None = Field(
+        pattern=r"^(s3://[a-z0-9][a-z0-9.\-]{1,61}[a-z0-9](/[\w\-][\w.\-]*)*|file://(/[\w\-][\w.\-]*)+)$",
+        description="a store that machines share: s3://BUCKET/PREFIX, or file:///FOLDER; credentials come from AWS's own "
+        "variables, never from here",
+        examples=["s3://team-models/marline"],
+    )
     keep_runs: int = Field(ge=1, description="complete runs kept per model", examples=[10])
     until: Stage = Field(description="the last stage to run", examples=["report"])
     check_only: bool = Field(description="say whether the untrained model can be exported, and stop", examples=["true"])

@@ -229,7 +229,8 @@ def _explain(problem: Mapping[str, Any], merged: Any, origins: Mapping[str, str]
     why = str(problem["msg"]).removeprefix("Value error, ").removeprefix("Input ")
     if problem["type"] == "string_pattern_mismatch":  # the description says it better than the regular expression
         why = "not of this form"
-    return f"{key} = {value!r} from {origin} is refused: {why}{told}; {_example(key)}"
+    value = re.sub(r"//\S*@", "//***@", repr(value))  # who writes a password into an address need not read it again
+    return f"{key} = {value} from {origin} is refused: {why}{told}; {_example(key)}"
 
 
 def _setting(location: Sequence[Any]) -> str:

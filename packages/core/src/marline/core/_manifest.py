@@ -8,10 +8,10 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any
 
-from pydantic import BaseModel, Field
+from pydantic import AfterValidator, BaseModel, Field
 
 from marline.core._config import Section
 from marline.core._digest import file_sha256, json_sha256
@@ -24,8 +24,16 @@ VERSIONED = ("torch", "torchvision", "transformers", "torchserve", "torch-model-
 class Output(Section):
     """One file a stage made."""
 
-    sha256: str
-    size_bytes: int
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    size_bytes: int = Field(ge=0)
+
+
+def _inside(name: str) -> str:
+    """A path below the stage's folder, written in one way only: a manifest may come from a store that others write to."""
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or str(path) != name or name in {".", NAME} or not name.isprintable():
+        raise ValueError(f"{name!r} is no path inside the folder of a stage")
+    return name
 
 
 class Manifest(Section):
@@ -35,7 +43,7 @@ class Manifest(Section):
     stage: str
     model: str
     run: str
-    outputs: dict[str, Output]
+    outputs: dict[Annotated[str, AfterValidator(_inside)], Output]
     inputs: dict[str, str]
     config: dict[str, Any]
     facts: dict[str, Any]
@@ -82,8 +90,13 @@ def seal(
         seconds=round(time.monotonic() - started, 3),
         folder=out,
     )
-    write_json(out / NAME, manifest.model_dump(mode="json"))
+    write_manifest(manifest)
     return manifest
+
+
+def write_manifest(manifest: Manifest) -> None:
+    """Finish a stage's folder: from here on it is read."""
+    write_json(manifest.folder / NAME, manifest.model_dump(mode="json"))
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -94,9 +107,17 @@ def read_manifest(folder: Path) -> Manifest:
             f"stage {folder.name} is not finished in {folder.parent}; make it with nox -s {folder.name} -- model=NAME"
         )
     try:
-        return Manifest.model_validate({**json.loads(file.read_text()), "folder": folder.resolve()})
-    except (ValueError, TypeError) as error:
+        return parse_manifest(file.read_bytes(), folder)
+    except ValueError as error:
         raise StageError(f"{file} is damaged: {error}; make it again with fresh={folder.name}") from None
+
+
+def parse_manifest(text: bytes, folder: Path) -> Manifest:
+    """The manifest of the stage in `folder`, from its JSON; ValueError where it is none, whatever else it may be."""
+    try:
+        return Manifest.model_validate({**json.loads(text), "folder": folder.resolve()})
+    except (TypeError, RecursionError) as error:
+        raise ValueError(f"no manifest: {error}") from None
 
 
 def verify(manifest: Manifest) -> None:
