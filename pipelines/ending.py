@@ -9,6 +9,7 @@ import select
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -19,9 +20,12 @@ ORDERLY = b"."
 
 
 @contextmanager
-def ending_with_us() -> Iterator[None]:
-    """While inside, a process looks on that ends our children if we die; at an orderly end they are left to end themselves."""
-    command = [sys.executable, "-I", "-S", __file__, str(os.getpid())]
+def ending_with_us(grace_s: float = 0.0) -> Iterator[None]:
+    """While inside, a process looks on that ends our children if we die; at an orderly end they are left to end themselves.
+
+    With `grace_s` those that do not end when asked are killed so many seconds later.
+    """
+    command = [sys.executable, "-I", "-S", __file__, str(os.getpid()), str(grace_s)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True) as watcher:
         try:
             yield
@@ -52,7 +56,7 @@ def interruptible() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def watch(parent: int) -> None:
+def watch(parent: int, grace_s: float) -> None:
     """Note every child of `parent` until our stdin says that it is done (a byte) or dead (the end)."""
     seen: dict[int, str] = {}
     while True:
@@ -61,9 +65,17 @@ def watch(parent: int) -> None:
         if select.select([sys.stdin], [], [], LOOK_S)[0]:
             break
     if os.read(sys.stdin.fileno(), 1) != ORDERLY:
-        for pid, started in seen.items():
-            if started and started == _started(pid) and pid != os.getpid():
-                os.kill(pid, signal.SIGTERM)
+        seen.pop(os.getpid(), None)
+        _send(signal.SIGTERM, seen)
+        if grace_s:
+            time.sleep(grace_s)
+            _send(signal.SIGKILL, seen)
+
+
+def _send(number: int, seen: dict[int, str]) -> None:
+    for pid, started in seen.items():
+        if started and started == _started(pid):
+            os.kill(pid, number)
 
 
 def _children(pid: int) -> Iterator[int]:
@@ -81,4 +93,4 @@ def _started(pid: int) -> str:
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    watch(int(sys.argv[1]))
+    watch(int(sys.argv[1]), float(sys.argv[2]))

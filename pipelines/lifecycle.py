@@ -9,6 +9,8 @@ from marline.core import Manifest, accelerator_of, complete, new_run, project_ro
 from marline.deploy import refuse_random
 from pipelines import tasks
 from pipelines.console import Console
+from pipelines.notify import telling
+from pipelines.page import page
 
 
 def life(run: tasks.Run) -> Iterator[Manifest]:
@@ -29,9 +31,10 @@ def lifecycle(model: str, settings: list[str]) -> Path:
     root = project_root()
     config = read_config([f"model={model}", *settings]).config
     folder = new_run(root / config.artifacts, config.model)
-    with Console(config.model, config.until, folder) as console:
-        run = tasks.Run(config, accelerator_of(config, root), folder, console)
+    with telling(config, folder), Console(config.model, config.until, folder) as console:
+        run, shown = tasks.Run(config, accelerator_of(config, root), folder, console), page(config)
         for manifest in life(run):
+            shown.done(manifest)
             if manifest.stage == config.until:
                 break
         if config.until == "report":

@@ -25,6 +25,7 @@ COMMANDS = {
         "loadtest",
         "schedule",
         "prefect",
+        "worker",
         "new-model",
         "doctor",
         "bench",

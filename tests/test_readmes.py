@@ -10,10 +10,11 @@ import pytest
 
 from marline.archive._words import parameters
 from marline.core import read_config
+from pipelines.__main__ import each
 from pipelines.schedule import request
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "docs" / "tuning.md"]
+PAGES = [ROOT / "README.md", ROOT / "docs" / "tuning.md", ROOT / "docs" / "scale.md"]
 READMES = sorted([*PAGES, *ROOT.glob("packages/*/README.md"), *ROOT.glob("models/*/README.md")])
 SNIPPETS = {
     f"{readme.relative_to(ROOT)}:{number}": code
@@ -21,7 +22,17 @@ SNIPPETS = {
     if readme.is_file()
     for number, code in enumerate(re.findall(r"^```python\n(.*?)^```$", readme.read_text(), re.MULTILINE | re.DOTALL))
 }
-OTHER_WORDS = ("name=", "group=", "only=", "port=", "inspect=", "config=", "status=")  # commands that read no configuration
+OTHER_WORDS = (
+    "name=",
+    "group=",
+    "only=",
+    "port=",
+    "database=",
+    "pool=",
+    "inspect=",
+    "config=",
+    "status=",
+)  # commands that read no configuration
 PLACES = {"model=NAME": "model=digits_cnn"}
 
 
@@ -63,7 +74,8 @@ def test_every_command_exists_and_takes_the_words_it_is_given() -> None:
         if name == "archive" and any(word.startswith("model_name=") for word in told):
             parameters(told)
         elif told and not told[0].startswith((*OTHER_WORDS, "-")):
-            read_config(told)
+            for each_told in each(told):
+                read_config(each_told)
 
 
 def test_there_are_commands() -> None:
