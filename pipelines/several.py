@@ -12,6 +12,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import jinja2
 from prefect import flow, task, unmapped
@@ -33,7 +34,8 @@ th, td { text-align: left; vertical-align: top; padding: .4rem 1rem .4rem 0; bor
 <table><tr><th>model</th>{% for column in columns %}<th>{{ column }}</th>{% endfor %}</tr>
 {% for row in rows %}<tr>{% if row.place %}<td><a href="{{ row.place }}">{{ row.model }}</a></td>
 {% for column in columns %}<td>{{ row.found[column] }}</td>{% endfor %}
-{% else %}<td>{{ row.model }}</td><td class="failed" colspan="{{ columns | length }}">failed: {{ row.said }}</td>{% endif %}</tr>
+{% else %}<td>{{ row.model }}</td>
+<td class="failed" colspan="{{ columns | length }}">failed: {{ row.said }}</td>{% endif %}</tr>
 {% endfor %}</table></html>
 """
 
@@ -52,7 +54,7 @@ def several(configs: Sequence[Config], words: Sequence[Sequence[str]]) -> int:
     """Exit code 0 when every model is done, 1 when one failed; the others go on."""
     until = configs[0].until
     apart = STAGES.index(until) < STAGES.index("deploy")
-    runner = ThreadPoolTaskRunner(max_workers=len(os.sched_getaffinity(0)) if apart else 1)
+    runner: Any = ThreadPoolTaskRunner(max_workers=len(os.sched_getaffinity(0)) if apart else 1)
     models, told = [config.model for config in configs], [list(each) for each in words]
     lives = lifecycles.with_options(task_runner=runner)(models, told, apart)
     print()

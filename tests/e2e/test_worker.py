@@ -69,7 +69,9 @@ def test_prefect_s_page_shows_progress_summary_report_and_picture(pool: Any, fin
 def test_the_form_has_a_type_a_choice_and_a_word_for_every_parameter(pool: Any, finished: str) -> None:
     form = pool.ask(f"/deployments/name/{POOLS.DEPLOYMENT}")["parameter_openapi_schema"]["properties"]
 
-    assert ["model", "profile", "slo_ms", "accelerator", "fresh", "settings"] == list(form)
+    assert ["model", "profile", "slo_ms", "accelerator", "fresh", "settings"] == sorted(
+        form, key=lambda name: form[name]["position"]
+    )
     assert all(told["description"] for told in form.values())
     assert {"digits_cnn", "resnet50"} <= set(form["model"]["enum"])
     assert ["smoke", "standard", "thorough"] == form["profile"]["enum"]
