@@ -82,6 +82,7 @@ def main(words: Sequence[str]) -> int:
         return error.exit_code
     if database is not None:
         os.environ[DATABASE] = database
+    os.environ.setdefault("PREFECT_UI_API_URL", f"http://127.0.0.1:{port}/api")  # else the page asks port 4200
     told = os.environ.get(DATABASE) or os.environ.get(NEWER)
     print(f"prefect: http://127.0.0.1:{port}; runs use it with PREFECT_API_URL=http://127.0.0.1:{port}/api", flush=True)
     print(f"prefect: its database is {without_password(told) if told else home / 'prefect.db'}", flush=True)

@@ -1,7 +1,9 @@
 """Runs that a worker takes from a Prefect server on PostgreSQL, and what becomes of one whose worker is killed."""
 
+import json
 import os
 import signal
+import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -64,6 +66,8 @@ def test_prefect_s_page_shows_progress_summary_report_and_picture(pool: Any, fin
     assert "digits_cnn" in shown["digits-cnn-summary"]["data"]
     assert "report.html" in shown["digits-cnn-report"]["data"]
     assert shown["digits-cnn-picture"]["data"].startswith("data:image/svg+xml;base64,")
+    with urllib.request.urlopen(f"{pool.api.removesuffix('/api')}/ui-settings", timeout=10) as answer:  # noqa: S310 - loopback
+        assert pool.api == json.load(answer)["api_url"]  # where the page itself asks
 
 
 def test_the_form_has_a_type_a_choice_and_a_word_for_every_parameter(pool: Any, finished: str) -> None:
@@ -112,7 +116,7 @@ def test_the_next_run_goes_on_and_tries_a_stage_again_whose_server_died(
 
 @pytest.fixture
 def again(own: Any, quick: tuple[str, ...]) -> dict[str, Any]:
-    """The same run up to a proof of its archive that has not been made yet; a new one of the smoke run's would undo its cache."""
+    """The same run up to a proof that has not been made yet: made anew, the smoke run's own would undo its cache."""
     return {"settings": [*POOLS.settings(quick, own.artifacts), "until=deploy", "deploy.max_request_mb=17"]}
 
 
