@@ -67,15 +67,22 @@ def watch(parent: int, grace_s: float) -> None:
     if os.read(sys.stdin.fileno(), 1) != ORDERLY:
         seen.pop(os.getpid(), None)
         _send(signal.SIGTERM, seen)
-        if grace_s:
-            time.sleep(grace_s)
-            _send(signal.SIGKILL, seen)
+        deadline = time.monotonic() + grace_s
+        while grace_s and _left(seen):
+            if time.monotonic() > deadline:
+                _send(signal.SIGKILL, seen)
+                break
+            time.sleep(LOOK_S / 5)
 
 
 def _send(number: int, seen: dict[int, str]) -> None:
-    for pid, started in seen.items():
-        if started and started == _started(pid):
+    for pid in _left(seen):
+        with suppress(ProcessLookupError):
             os.kill(pid, number)
+
+
+def _left(seen: dict[int, str]) -> list[int]:
+    return [pid for pid, started in seen.items() if started and started == _started(pid)]
 
 
 def _children(pid: int) -> Iterator[int]:
@@ -85,9 +92,10 @@ def _children(pid: int) -> Iterator[int]:
 
 
 def _started(pid: int) -> str:
-    """When a process started, in clock ticks: with its number it is unique; empty where there is none."""
+    """When a process started, in clock ticks: with its number it is unique; empty where there is none, or none any more."""
     with suppress(FileNotFoundError, ProcessLookupError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+        told = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return "" if told[0] == "Z" else told[19]
     return ""
 
 

@@ -10,7 +10,7 @@ import httpx2
 
 from marline.core import Config, RequestError
 
-DEADLINE_S = 10.0
+DEADLINE_S = 3.0  # less than a run has to end whose worker was killed
 LONGEST = 500  # characters of a message: the rest is in the run's log
 LOG = logging.getLogger(__name__)
 

@@ -4,7 +4,7 @@
 |---|---|---|
 | load | a connection that failed or took too long | the source may be reached the next time |
 | deploy | a server that did not start, was not ready in time, or died | a port was taken, or the machine was too busy |
-| tune | the same, a load generator that died, a machine too busy to be measured | the machine was disturbed; trials are kept |
+| tune | the same, a load generator that died, a machine too busy to be measured | the machine may have been disturbed |
 
 A wrong request, answers that differ, a model that cannot be exported or loaded: these every try would find again.
 """
@@ -30,7 +30,7 @@ BUSY = "a port was taken, or the machine was too busy for a server"
 PASSING: dict[str, dict[type[Exception], str]] = {
     "load": {ConnectionError: UNREACHED, TimeoutError: UNREACHED},
     "deploy": {ServerError: BUSY},
-    "tune": {ServerError: BUSY, LoadTestError: "the load generator failed", StageError: "the machine was disturbed"},
+    "tune": {ServerError: BUSY, LoadTestError: "the load generator failed", StageError: "the machine may have been disturbed"},
 }
 NEVER = (RequestError, ParityError, ExportError, ArchiveError, WorkerError, TaskRunTimeoutError)
 

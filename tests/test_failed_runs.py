@@ -38,7 +38,7 @@ def hidden(kind: type[BaseException]) -> StageError:
         ("deploy", ServerError("died"), BUSY),
         ("deploy", NotReady("slow"), BUSY),
         ("tune", LoadTestError("locust died"), "the load generator failed"),
-        ("tune", StageError("is the machine very busy?"), "the machine was disturbed"),
+        ("tune", StageError("is the machine very busy?"), "the machine may have been disturbed"),
         ("load", hidden(ConnectionRefusedError), UNREACHED),
         ("load", hidden(ValueError), None),
         ("deploy", WorkerError("the model cannot be loaded"), None),
