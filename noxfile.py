@@ -136,7 +136,7 @@ def schedule(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none", requires=["env"], default=False)
 def prefect(session: nox.Session) -> None:
-    """Start Prefect's server and page, with its database in artifacts/.prefect."""
+    """Start Prefect's server and page, with its database in artifacts/.prefect, or database=postgresql+asyncpg://USER@HOST/NAME"""
     run(session, "python", "-m", "pipelines.server", *session.posargs)
 
 
@@ -144,6 +144,12 @@ def prefect(session: nox.Session) -> None:
 def fetch(session: nox.Session) -> None:
     """Bring a finished run, or its report, from the store: nox -s fetch -- model=NAME artifacts_url=s3://BUCKET/PREFIX"""
     run(session, "python", "-m", "pipelines.fetch", *session.posargs)
+
+
+@nox.session(venv_backend="none", requires=["env"], default=False)
+def worker(session: nox.Session) -> None:
+    """Take runs from a pool of the server at PREFECT_API_URL, one at a time: nox -s worker -- pool=marline"""
+    run(session, "python", "-m", "pipelines.worker", *session.posargs)
 
 
 @nox.session(name="new-model", venv_backend="none", requires=["env"], default=False)

@@ -1,4 +1,7 @@
-"""`python -m pipelines model=NAME key=value ...`: exit code 0 done, 1 a stage failed, 2 the request was wrong."""
+"""`python -m pipelines model=NAME key=value ...`: exit code 0 done, 1 a stage failed, 2 the request was wrong.
+
+`model=A,B` does the same for each: 1 where one failed, while the others go on.
+"""
 
 import sys
 
@@ -8,12 +11,14 @@ from marline.core import Config, MarlineError, accelerator_of, project_root, rea
 def main(words: list[str]) -> int:
     """Refuse a wrong request at once; only then import what is heavy, and run."""
     try:
-        config = read_config(words).config
-        accelerator = accelerator_of(config, project_root())
-        if config.report.fail_if is not None:
-            from pipelines.gate import Gate  # noqa: PLC0415 - draws and computes: only where there is a baseline to be found
+        every = each(words)
+        configs = [read_config(told).config for told in every]
+        for config in configs:
+            accelerator = accelerator_of(config, project_root())
+            if config.report.fail_if is not None:
+                from pipelines.gate import Gate  # noqa: PLC0415 - draws and computes: only where there is a baseline to be found
 
-            Gate.of(config, accelerator)
+                Gate.of(config, accelerator)
     except MarlineError as error:
         print(f"pipeline: {error}", file=sys.stderr)
         return error.exit_code
@@ -23,17 +28,21 @@ def main(words: list[str]) -> int:
 
     home = prepare(config.artifacts)
     if config.check_only:
-        return _check(config)
+        return max(_check(config) for config in configs)
     from pipelines.server import start  # noqa: PLC0415 - as above
 
-    model = next(word.partition("=")[2] for word in words if word.startswith("model="))
     try:
         with ending_with_us(), interruptible():
             wait = start(home)
-            from pipelines.lifecycle import lifecycle  # noqa: PLC0415 - reads the environment that was prepared
+            if len(configs) > 1:
+                from pipelines.several import several  # noqa: PLC0415 - reads the environment that was prepared
+
+                wait()
+                return several(configs, every)
+            from pipelines.lifecycle import lifecycle  # noqa: PLC0415 - as above
 
             wait()
-            lifecycle(model, [word for word in words if not word.startswith("model=")])
+            lifecycle(_model(words), [word for word in words if not word.startswith("model=")])
     except MarlineError as error:
         print(f"\npipeline: {error}", file=sys.stderr)
         return error.exit_code
@@ -41,6 +50,17 @@ def main(words: list[str]) -> int:
         print("\npipeline: interrupted; finished stages are kept and the next run goes on from there", file=sys.stderr)
         return 130
     return 0
+
+
+def each(words: list[str]) -> list[list[str]]:
+    """The words of each model of `model=A,B`."""
+    others = [word for word in words if not word.startswith("model=")]
+    names = dict.fromkeys(_model(words).split(","))
+    return [[f"model={name}", *others] for name in names] if len(names) > 1 else [words]
+
+
+def _model(words: list[str]) -> str:
+    return next((word.partition("=")[2] for word in words if word.startswith("model=")), "")
 
 
 def _check(config: Config) -> int:

@@ -9,6 +9,7 @@ import select
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -19,9 +20,12 @@ ORDERLY = b"."
 
 
 @contextmanager
-def ending_with_us() -> Iterator[None]:
-    """While inside, a process looks on that ends our children if we die; at an orderly end they are left to end themselves."""
-    command = [sys.executable, "-I", "-S", __file__, str(os.getpid())]
+def ending_with_us(grace_s: float = 0.0) -> Iterator[None]:
+    """While inside, a process looks on that ends our children if we die; at an orderly end they are left to end themselves.
+
+    With `grace_s` those that do not end when asked are killed so many seconds later.
+    """
+    command = [sys.executable, "-I", "-S", __file__, str(os.getpid()), str(grace_s)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True) as watcher:
         try:
             yield
@@ -52,7 +56,7 @@ def interruptible() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def watch(parent: int) -> None:
+def watch(parent: int, grace_s: float) -> None:
     """Note every child of `parent` until our stdin says that it is done (a byte) or dead (the end)."""
     seen: dict[int, str] = {}
     while True:
@@ -61,9 +65,24 @@ def watch(parent: int) -> None:
         if select.select([sys.stdin], [], [], LOOK_S)[0]:
             break
     if os.read(sys.stdin.fileno(), 1) != ORDERLY:
-        for pid, started in seen.items():
-            if started and started == _started(pid) and pid != os.getpid():
-                os.kill(pid, signal.SIGTERM)
+        seen.pop(os.getpid(), None)
+        _send(signal.SIGTERM, seen)
+        deadline = time.monotonic() + grace_s
+        while grace_s and _left(seen):
+            if time.monotonic() > deadline:
+                _send(signal.SIGKILL, seen)
+                break
+            time.sleep(LOOK_S / 5)
+
+
+def _send(number: int, seen: dict[int, str]) -> None:
+    for pid in _left(seen):
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+
+def _left(seen: dict[int, str]) -> list[int]:
+    return [pid for pid, started in seen.items() if started and started == _started(pid)]
 
 
 def _children(pid: int) -> Iterator[int]:
@@ -73,12 +92,13 @@ def _children(pid: int) -> Iterator[int]:
 
 
 def _started(pid: int) -> str:
-    """When a process started, in clock ticks: with its number it is unique; empty where there is none."""
+    """When a process started, in clock ticks: with its number it is unique; empty where there is none, or none any more."""
     with suppress(FileNotFoundError, ProcessLookupError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+        told = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return "" if told[0] == "Z" else told[19]
     return ""
 
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    watch(int(sys.argv[1]))
+    watch(int(sys.argv[1]), float(sys.argv[2]))

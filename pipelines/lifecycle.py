@@ -10,6 +10,8 @@ from marline.deploy import refuse_random
 from pipelines import tasks
 from pipelines.console import Console
 from pipelines.gate import Gate
+from pipelines.notify import telling
+from pipelines.page import page
 from pipelines.store import opened
 
 
@@ -33,9 +35,10 @@ def lifecycle(model: str, settings: list[str]) -> Path:
     accelerator, store = accelerator_of(config, root), opened(config.artifacts_url)
     gate = Gate.of(config, accelerator)
     folder = new_run(root / config.artifacts, config.model)
-    with Console(config.model, config.until, folder) as console:
-        run = tasks.Run(gate.config, accelerator, folder, console, gate.baseline, store)
+    with telling(config, folder), Console(config.model, config.until, folder) as console:
+        run, shown = tasks.Run(gate.config, accelerator, folder, console, gate.baseline, store), page(config)
         for manifest in life(run):
+            shown.done(manifest)
             if manifest.stage == config.until:
                 break
         if config.until == "report":

@@ -1,16 +1,16 @@
 """`python -m pipelines.schedule model=NAME cron="0 3 * * *"`: serve the pipeline as a scheduled Prefect deployment.
 
 Stays in the foreground and starts a run at each time; a scheduled run measures afresh (`fresh=tune`) unless told otherwise.
+For machines that take runs from a server, `pipelines/prefect.yaml` declares the same.
 """
 
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any
 
 from cronsim import CronSim, CronSimError
 
-from marline.core import MarlineError, RequestError, read_config
+from marline.core import MarlineError, RequestError, known_models, project_root, read_config
 from pipelines.ending import ending_with_us
 from pipelines.environment import prepare
 from pipelines.server import start
@@ -32,7 +32,7 @@ def main(words: Sequence[str]) -> int:
     try:
         with ending_with_us():
             start(prepare(config.artifacts))()
-            _serve(config.model, cron, {"model": model, "settings": settings})
+            _serve(config.model, cron, model, settings)
     except MarlineError as error:
         print(f"schedule: {error}", file=sys.stderr)
         return error.exit_code
@@ -41,15 +41,16 @@ def main(words: Sequence[str]) -> int:
     return 0
 
 
-def _serve(name: str, cron: str, parameters: dict[str, Any]) -> None:
+def _serve(name: str, cron: str, model: str, settings: Sequence[str]) -> None:
     from prefect.schedules import Cron  # noqa: PLC0415 - reads the environment that was prepared
 
-    from pipelines.lifecycle import lifecycle  # noqa: PLC0415 - as above
+    from pipelines.scheduled import capacity, parameters  # noqa: PLC0415 - as above
 
-    lifecycle.serve(
+    capacity.serve(
         name=name,
         schedule=Cron(cron, timezone="UTC"),
-        parameters=parameters,
+        parameters=parameters(model, settings),
+        enforce_parameter_schema=model in known_models(project_root()),  # a source in place of a name is none of its choices
         limit=1,  # two load tests must never share a machine
         print_starting_message=False,
     )

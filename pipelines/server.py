@@ -1,4 +1,7 @@
-"""`python -m pipelines.server [port=4200]`: Prefect's own server and page, with its database in artifacts/.prefect."""
+"""`python -m pipelines.server [port=4200] [database=ADDRESS]`: Prefect's own server and page.
+
+Its database is a file in artifacts/.prefect, or the PostgreSQL that `database=` or PREFECT_API_DATABASE_CONNECTION_URL names.
+"""
 
 import atexit
 import os
@@ -11,12 +14,15 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NoReturn
+from urllib.parse import urlsplit
 
 from marline.core import MarlineError, RequestError, StageError
 from pipelines.environment import prepare
 
 READY_S = 120.0
 STOP_S = 20.0
+DATABASE = "PREFECT_API_DATABASE_CONNECTION_URL"
+NEWER = "PREFECT_SERVER_DATABASE_CONNECTION_URL"  # the same setting: Prefect knows both
 
 
 def start(home: Path) -> Callable[[], None]:
@@ -69,23 +75,41 @@ def _become(port: int) -> NoReturn:
 def main(words: Sequence[str]) -> int:
     """Becomes Prefect's server; exit code 2 for a wrong request."""
     try:
-        port = port_of(words)
-        prepare("artifacts")
+        port, database = request(words)
+        home = prepare("artifacts")
     except MarlineError as error:
         print(f"prefect: {error}", file=sys.stderr)
         return error.exit_code
+    if database is not None:
+        os.environ[DATABASE] = database
+    os.environ.setdefault("PREFECT_UI_API_URL", f"http://127.0.0.1:{port}/api")  # else the page asks port 4200
+    told = os.environ.get(DATABASE) or os.environ.get(NEWER)
     print(f"prefect: http://127.0.0.1:{port}; runs use it with PREFECT_API_URL=http://127.0.0.1:{port}/api", flush=True)
+    print(f"prefect: its database is {without_password(told) if told else home / 'prefect.db'}", flush=True)
     _become(port)
 
 
-def port_of(words: Sequence[str]) -> int:
-    """The port asked for, 4200 by default."""
-    if not words:
-        return 4200
-    key, _, value = words[0].partition("=")
-    if len(words) > 1 or key != "port" or not value.isdecimal() or not 0 < int(value) < 65536:
-        raise RequestError(f"{' '.join(words)!r} is not understood; the only setting is port=NUMBER, for example port=4200")
-    return int(value)
+def request(words: Sequence[str]) -> tuple[int, str | None]:
+    """The port asked for, 4200 by default, and the address of a database; the message of a RequestError shows no password."""
+    told = {"port": "4200"}
+    for word in words:
+        key, _, value = word.partition("=")
+        if key not in ("port", "database") or not value:
+            raise RequestError(f"{key!r} is not understood; write port=NUMBER or database=ADDRESS, for example port=4200")
+        told[key] = value
+    if not told["port"].isdecimal() or not 0 < int(told["port"]) < 65536:
+        raise RequestError(f"port={told['port']} is no port; write a number from 1 to 65535, for example port=4200")
+    database = told.get("database")
+    if database is not None and not database.startswith(("postgresql+asyncpg://", "sqlite+aiosqlite:///")):
+        kind = database.partition(":")[0][:40]
+        raise RequestError(f"database={kind}:… is none that Prefect takes; write database=postgresql+asyncpg://USER@HOST/NAME")
+    return int(told["port"]), database
+
+
+def without_password(address: str) -> str:
+    """The address of a database as one may show it: neither password nor options."""
+    parts = urlsplit(address)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 if __name__ == "__main__":

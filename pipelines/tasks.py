@@ -5,13 +5,16 @@ believed only after every file it names has been hashed again.
 """
 
 import os
+import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from prefect import task
+from prefect import Task, task
+from prefect.client.schemas.objects import State, TaskRun
+from prefect.task_engine import TaskRunTimeoutError
 
 import marline.archive
 import marline.deploy
@@ -24,6 +27,7 @@ from marline.core import (
     Config,
     Manifest,
     RequestError,
+    Stage,
     StageError,
     adopt,
     code_sha256,
@@ -41,6 +45,7 @@ from marline.handler import beside, handler_of
 from marline.report import StageTime
 from marline.tune import Baseline
 from pipelines.console import Console, Line
+from pipelines.patience import DELAY_S, passing
 from pipelines.store import Store, by_key, of_run
 
 MEASURED = ("deploy", "tune")  # what they find out is true of this machine only
@@ -64,16 +69,16 @@ class Run:
 
     def stage(self, work: Callable[..., Manifest], *inputs: Manifest) -> Manifest:
         """Run one stage, or take it from an earlier run where nothing that decides it has changed."""
-        name = work.__name__
+        name = next(stage for stage in STAGES if stage == work.__name__)
         key = _key(name, self, inputs)
         with self.console.stage(name) as line:
             make = partial(self._make, name, key, partial(work, self, *inputs), line)
-            manifest = self._take(name, key, make, refresh=self._must_be_fresh(name))
+            manifest = self._take(name, key, make, line, refresh=self._must_be_fresh(name))
             try:
                 verify(manifest)
             except StageError as error:
                 line.say(f"{error}; doing it again")
-                manifest = self._take(name, key, make, refresh=True)
+                manifest = self._take(name, key, make, line, refresh=True)
             cached = manifest.run != self.folder.name
             fetched = cached and manifest.folder.parent == self.folder.resolve()
             if not fetched:
@@ -124,15 +129,27 @@ class Run:
             self.unsent[place] = manifest
             line.say(f"{error}; it stays here until the run is at its end")
 
-    def _take(self, name: str, key: str, work: Callable[[], Manifest], *, refresh: bool) -> Manifest:
-        told = STAGE.with_options(name=name, task_run_name=f"{name} {self.config.model}", refresh_cache=refresh)
-        folder = project_root() / told(key, work)
+    def _take(self, name: Stage, key: str, work: Callable[[], Manifest], line: Line, *, refresh: bool) -> Manifest:
+        told = STAGE.with_options(
+            name=name,
+            task_run_name=f"{name} {self.config.model}",
+            refresh_cache=refresh,
+            retries=self.config.retries,
+            retry_delay_seconds=DELAY_S,
+            retry_condition_fn=_again(name, line),
+            timeout_seconds=self.config.timeouts_s[name],
+        )
+        try:
+            folder = project_root() / told(key, work)
+        except TaskRunTimeoutError:
+            limit = f"timeouts_s.{name} = {self.config.timeouts_s[name]:g}"
+            raise StageError(f"{name} was not done within {limit} seconds and was given up; raise that") from None
         try:
             return read_manifest(folder)
         except RequestError:
             if refresh:
                 raise
-            return self._take(name, key, work, refresh=True)  # the run it came from has been removed
+            return self._take(name, key, work, line, refresh=True)  # the run it came from has been removed
 
     def _must_be_fresh(self, name: str) -> bool:
         """The report is made anew each time; the rest only from the stage that `fresh` names."""
@@ -140,14 +157,30 @@ class Run:
         return name == "report" or (first is not None and STAGES.index(name) >= STAGES.index(first))
 
     def out(self, stage: str) -> Path:
-        """The empty folder a stage writes to."""
-        out = self.folder / stage
+        """The empty folder a stage writes to; what a try before left is removed, but for its logs."""
+        out, logs = self.folder / stage, self.folder / "logs" / stage
+        if out.exists():
+            shutil.rmtree(out)
+            if logs.exists():
+                logs.rename(logs.with_name(f"{stage}-failed-{len(list(logs.parent.glob(f'{stage}-failed-*'))) + 1}"))
         out.mkdir()
         return out
 
     def handler(self, before: Manifest) -> Path:
         """The handler file of this model, whose task a stage before has found out."""
         return handler_of(project_root(), self.config.model, before.facts["task"], self.config.handler)
+
+
+def _again(stage: str, line: Line) -> Callable[[Task[..., Any], TaskRun, State[Any]], bool]:
+    """Prefect's question whether to try again, answered by `passing` and said to the user."""
+
+    def again(_: Task[..., Any], run: TaskRun, state: State[Any]) -> bool:
+        why = passing(stage, state.data)
+        if why is not None:
+            line.say(f"{state.data}\ntrying again in {DELAY_S:g} s ({run.run_count} of {run.empirical_policy.retries}): {why}")
+        return why is not None
+
+    return again
 
 
 def run_stage(key: str, work: Callable[[], Manifest]) -> str:  # noqa: ARG001 - Prefect caches by the key

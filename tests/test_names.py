@@ -26,6 +26,7 @@ COMMANDS = {
         "schedule",
         "prefect",
         "fetch",
+        "worker",
         "new-model",
         "doctor",
         "bench",

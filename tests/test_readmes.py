@@ -11,6 +11,7 @@ import pytest
 from marline.archive._words import parameters
 from marline.core import read_config
 from marline.report._runs import KNOWN
+from pipelines.__main__ import each
 from pipelines.schedule import request
 
 ROOT = Path(__file__).parents[1]
@@ -27,6 +28,8 @@ OTHER_WORDS = (
     "group=",
     "only=",
     "port=",
+    "database=",
+    "pool=",
     "inspect=",
     "config=",
     "status=",
@@ -77,7 +80,8 @@ def test_every_command_exists_and_takes_the_words_it_is_given() -> None:
         elif any(word.startswith("accept=") for word in told):
             assert set(KNOWN) >= {word.partition("=")[0] for word in told}
         elif told and not told[0].startswith((*OTHER_WORDS, "-")):
-            read_config(told)
+            for each_told in each(told):
+                read_config(each_told)
 
 
 def test_there_are_commands() -> None:

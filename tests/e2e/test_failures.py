@@ -158,3 +158,15 @@ def test_a_java_that_is_not_there_is_a_wrong_request(sharing: Any, smoke: Any, q
     assert "deploy.java_home=/no: there is no bin/java in it; write deploy.java_home=null" in refused.err
     assert "Traceback" not in refused.err
     assert [] == sharing.servers
+
+
+def test_a_stage_that_takes_too_long_ends_with_its_server(sharing: Any, smoke: Any, quick: tuple[str, ...]) -> None:
+    """Two seconds are enough for no TorchServe."""
+    assert 0 == smoke.code, smoke.err
+
+    failed = sharing.run("pipelines", f"model={MODEL}", *quick, "until=deploy", "fresh=deploy", "timeouts_s.deploy=2")
+
+    assert 1 == failed.code
+    assert "deploy was not done within timeouts_s.deploy = 2 seconds and was given up; raise that" in failed.err
+    assert "Traceback" not in failed.out + failed.err
+    assert [] == sharing.servers

@@ -505,6 +505,16 @@ class Config(Section):
         description="the run to serve in place of the newest",
         examples=["20260102-030405-6789"],
     )
+    retries: int = Field(ge=0, le=10, description="times a stage that failed for a passing reason is tried again", examples=[1])
+    timeouts_s: dict[Stage, Annotated[float, Field(gt=0)]] = Field(
+        description="seconds after which a stage is given up, waiting for the machine included", examples=["{tune: 7200}"]
+    )
+    notify_url: str | None = Field(
+        pattern=r"^https?://[^/\s@]+(/\S*)?$",
+        description="an http(s) address that gets a small JSON by POST when a run fails; where the address is itself a secret, "
+        "put it into the environment as MARLINE_NOTIFY_URL instead",
+        examples=["http://127.0.0.1:9000/marline"],
+    )
     load: LoadConfig
     wrap: WrapConfig
     export: ExportConfig

@@ -1,0 +1,171 @@
+"""Benchmark `schedule`: runs by cron on a real Prefect server with PostgreSQL, and what becomes of runs that are killed.
+
+A process worker takes runs of `digits_cnn profile=smoke` that a schedule of every minute starts. Then its worker is killed in
+mid-run, then everything of a run at once, as if its machine were gone. About ten minutes on two cores; it needs PostgreSQL's
+programs. One part alone: `python -m tests.bench.schedule scheduled` (or killed, silent).
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from marline.core import StageError, read_manifest
+from packages.handler.bench.parts.figure import failed, figure
+from tests.pool import ENDED, Pool, pool, settings, within
+from tests.postgres import postgres, programs
+
+RUNS = 3
+RUN_S = 300.0
+GONE_S = 10.0
+SILENT_S = 180.0  # a heartbeat of 30 s, 90 s of silence, and the server's own pace
+KEYS = {f"digits-cnn-{name}" for name in ("progress", "summary", "report", "picture")}
+Figures = list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A server with the deployment, and the folders of one machine."""
+
+    server: Pool
+    artifacts: Path
+    temp: Path
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {**os.environ, "TMPDIR": str(self.temp), "XDG_STATE_HOME": str(self.temp / "state"), "PYTHONUNBUFFERED": "1"}
+
+    @contextmanager
+    def worker(self) -> Iterator[subprocess.Popen[bytes]]:
+        with self.server.worker(self.artifacts, self.environment) as started:
+            yield started
+
+    def start(self) -> str:
+        """A run that nothing was measured for yet: not afresh, so that the next goes on where it was cut off."""
+        return self.server.start(settings=settings([], self.artifacts), slo_ms=402.0, fresh=None)
+
+    def ours(self) -> list[psutil.Process]:
+        """The worker, its run, and all that these have started: by the temporary folder in their environment."""
+        return [process for process in psutil.process_iter() if _is_in(process, str(self.temp))]
+
+    def trials(self, number: int) -> list[Path]:
+        return list(self.artifacts.glob(f"digits_cnn/*/logs/tune/trial-{number:03d}/plan.json"))
+
+
+def figures(only: str | None = None) -> Figures:
+    """Every part's figures, or one part's; a part that fails says so in its place."""
+    if programs() is None:
+        raise StageError("there is no PostgreSQL here; apt-get install postgresql")
+    with tempfile.TemporaryDirectory(prefix="marline-s-") as folder, postgres() as (database, _):
+        place = Path(folder)
+        for name in ("prefect", "tmp", "artifacts"):
+            (place / name).mkdir()
+        with pool(database, place / "prefect") as server:
+            bench = Bench(server, place / "artifacts", place / "tmp")
+            return [row for part in (scheduled, killed, silent) if only in {None, part.__name__} for row in _rows(part, bench)]
+
+
+def scheduled(bench: Bench) -> Figures:
+    """Three runs of a schedule of every minute."""
+    told = {"model": "digits_cnn", "profile": "smoke", "fresh": "tune", "settings": settings([], bench.artifacts)}
+    bench.server.deploy(told, "--cron", "* * * * *")
+    began = time.monotonic()
+    with bench.worker():
+        within(RUNS * RUN_S, lambda: len(_ended(bench)) >= RUNS, f"{RUNS} scheduled runs end")
+        took = time.monotonic() - began
+        bench.server.prefect("work-pool", "pause", "marline")
+        within(RUN_S, lambda: not _going(bench), "the run after them ends")
+    runs = _ended(bench)[:RUNS]
+    done = sum(run["state_type"] == "COMPLETED" and run["auto_scheduled"] for run in runs)
+    shown = sum(KEYS == bench.server.artifacts(run["id"]).keys() for run in runs)
+    reports = sorted(bench.artifacts.glob("digits_cnn/2*/report"))[:RUNS]
+    afresh = sum(read_manifest(report.parent / "tune").run == report.parent.name for report in reports)
+    return [
+        figure("scheduled runs that completed", done, "runs", RUNS, done == RUNS, RUNS, f"within {took:.0f} s of the schedule"),
+        figure(
+            "of them with all artifacts on Prefect's page", shown, "runs", RUNS, shown == RUNS, RUNS, ", ".join(sorted(KEYS))
+        ),
+        figure("of them measured afresh", afresh, "runs", RUNS, afresh == RUNS, RUNS, "tune is in their own folder"),
+    ]
+
+
+def killed(bench: Bench) -> Figures:
+    """The worker, by SIGKILL, in a trial; then the next run."""
+    _unscheduled(bench)
+    before, run = len(bench.trials(3)), bench.start()
+    with bench.worker() as worker:
+        within(RUN_S, lambda: len(bench.trials(3)) > before, "the third trial began")
+        worker.send_signal(signal.SIGKILL)
+        gone = within(60, lambda: not bench.ours(), "nothing is left of the run")
+        marked = gone + within(SILENT_S, lambda: bench.server.state(run) == "CRASHED", "the run is marked")
+    next_one = bench.start()
+    with bench.worker():
+        within(RUN_S, lambda: bench.server.state(next_one) in ENDED, "the next run ends")
+    done = bench.server.state(next_one) == "COMPLETED"
+    newest = max(bench.artifacts.glob("digits_cnn/2*/tune/result.json"), key=lambda file: file.stat().st_mtime)
+    taken = sum(trial["run"] is not None for trial in json.loads(newest.read_text())["trials"])
+    tasks = bench.server.ask("/task_runs/filter", {"flow_runs": {"id": {"any_": [next_one]}}})
+    cached = sum(task["state_name"] == "Cached" for task in tasks)
+    return [
+        figure("until nothing was left of a killed worker's run", gone, "s", GONE_S, gone <= GONE_S, 1, "in its third trial"),
+        figure("until that run was marked Crashed", marked, "s", GONE_S, marked <= GONE_S, 1, "by itself, as it ended"),
+        figure("stages that the next run took over", cached, "stages", 5, done and cached == 5, 1, "load to deploy"),
+        figure("trials that the next run took over", taken, "trials", 2, done and taken >= 2, 1, bench.server.state(next_one)),
+    ]
+
+
+def silent(bench: Bench) -> Figures:
+    """Everything of a run at once: nobody is left who could say so."""
+    _unscheduled(bench)
+    before, run = len(bench.trials(1)), bench.start()
+    with bench.worker():
+        within(RUN_S, lambda: len(bench.trials(1)) > before, "the first trial began")
+        for process in bench.ours():
+            process.kill()
+        marked = within(SILENT_S, lambda: bench.server.state(run) == "CRASHED", "the silent run is marked")
+    return [figure("until a run that fell silent was marked", marked, "s", SILENT_S, marked <= SILENT_S, 1, "by an automation")]
+
+
+def _unscheduled(bench: Bench) -> None:
+    """The deployment with the schedule that its file declares, which is nightly."""
+    told = {"model": "digits_cnn", "profile": "smoke", "fresh": "tune", "settings": settings([], bench.artifacts)}
+    bench.server.prefect("work-pool", "resume", "marline")
+    bench.server.deploy(told)
+
+
+def _ended(bench: Bench) -> list[dict[str, Any]]:
+    return [run for run in bench.server.runs() if run["state_type"] in ENDED]
+
+
+def _going(bench: Bench) -> list[dict[str, Any]]:
+    return [run for run in bench.server.runs() if run["state_type"] in ("RUNNING", "PENDING")]
+
+
+def _is_in(process: psutil.Process, folder: str) -> bool:
+    try:
+        return any(folder in word for word in (*process.cmdline(), *process.environ().values()))
+    except (psutil.NoSuchProcess, psutil.AccessDenied):
+        return False
+
+
+def _rows(part: Any, bench: Bench) -> Figures:
+    print(f"{part.__name__}: {part.__doc__}", flush=True)
+    try:
+        rows: Figures = part(bench)
+    except Exception as error:  # whatever a server, a worker or a run did
+        rows = [failed(part.__name__, None, f"{type(error).__name__}: {str(error)[:600]}")]
+    return rows
+
+
+if __name__ == "__main__":
+    print(json.dumps(figures(sys.argv[1]), indent=1))
