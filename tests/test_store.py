@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from obstore.store import MemoryStore
 from rich.console import Console as Terminal
 
-from marline.core import STAGES, Manifest, ReportConfig, StageError, accelerator_of, project_root, read_config, seal
+from marline.core import STAGES, Manifest, Section, StageError, accelerator_of, project_root, read_config, seal
 from pipelines import fetch, tasks
 from pipelines.console import Console, Line
 from pipelines.store import Store, by_key, opened
@@ -42,8 +42,7 @@ def made(folder: Path, files: dict[str, str] | None = None) -> Manifest:
     for name, text in (FILES if files is None else files).items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text)
-    told = ReportConfig(target_rps=None, headroom=0.3)
-    return seal(folder, model="tiny", config=told, inputs=[], facts={"answer": 42}, started=time.monotonic())
+    return seal(folder, model="tiny", config=Section(), inputs=[], facts={"answer": 42}, started=time.monotonic())
 
 
 @pytest.fixture
@@ -286,7 +285,7 @@ def finished(artifacts: Path, run: str, store: Store) -> Path:
         text = (folder / stage / "manifest.json").read_text()
         (folder / stage / "manifest.json").write_text(text.replace('"tiny"', '"digits_cnn"'))
     console = Console("digits_cnn", "report", folder)
-    tasks.Run(config, accelerator_of(config, project_root()), folder, console, store).share()
+    tasks.Run(config, accelerator_of(config, project_root()), folder, console, store=store).share()
     return folder
 
 
@@ -294,7 +293,7 @@ def test_a_store_that_fails_under_way_costs_no_work_and_is_told_at_the_end(tmp_p
     (shelf / "keys").write_text("a file where a folder should be")
     folder = tmp_path / "digits_cnn" / RUN
     config = read_config(["model=digits_cnn"]).config
-    run = tasks.Run(config, accelerator_of(config, project_root()), folder, Console("digits_cnn", "wrap", folder), store)
+    run = tasks.Run(config, accelerator_of(config, project_root()), folder, Console("digits_cnn", "wrap", folder), store=store)
     shown = io.StringIO()
     line = Line(Terminal(file=shown, soft_wrap=True), "load")
 

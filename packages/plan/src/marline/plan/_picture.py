@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from marline.report import ACCENT, INK, SOFT, STYLE, accelerator_words, slo_words, svg
+from marline.report import ACCENT, INK, SOFT, STYLE, accelerator_words, draw, slo_words
 
 Plan = dict[str, Any]
 ABOVE = 1.3  # an infinite latency stands so far above all others
@@ -40,7 +40,7 @@ def day_picture(plan: Plan, width: float) -> str:
         emulated = plan["accelerator"]["kind"] == "emulated"
         stamp = "SIMULATED" + (f", {accelerator_words(plan['accelerator'])}" if emulated else "")
         figure.suptitle(stamp, x=0.01, ha="left", fontsize=9 if width > 6 else 7.5, fontweight="bold")
-        return svg(figure)
+        return draw(figure).svg
 
 
 def _latencies(axes: Axes, plan: Plan) -> None:

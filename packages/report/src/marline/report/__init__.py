@@ -7,7 +7,7 @@ from marline.report._baseline import asked, differences, find
 from marline.report._content import StageTime
 from marline.report._gate import enforce
 from marline.report._notes import Figure
-from marline.report._pictures import ACCENT, INK, PALE, SOFT, STYLE, svg
+from marline.report._pictures import ACCENT, INK, PALE, SOFT, STYLE, draw
 from marline.report._render import inline, pages
 from marline.report._replicas import replicas
 from marline.report._report import report
@@ -29,6 +29,7 @@ __all__ = [
     "asked",
     "configuration",
     "differences",
+    "draw",
     "duration",
     "enforce",
     "find",
@@ -41,5 +42,4 @@ __all__ = [
     "report",
     "slo_words",
     "summary",
-    "svg",
 ]

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from marline.core import METRICS, flatten, write_json
 from marline.report._baseline import differences
 from marline.report._metrics import PERCENTILES, SETTING
-from marline.report._pictures import ACCENT, EDGE, INK, PALE, SOFT, STYLE, svg
+from marline.report._pictures import ACCENT, EDGE, INK, PALE, SOFT, STYLE, draw
 from marline.report._ratios import Report, pair
 from marline.report._render import LOADER, plain
 from marline.report._tables import Row, Table
@@ -145,7 +145,7 @@ def _picture(reports: Sequence[Report]) -> str:
         axes.set(yscale="log", xlabel="offered load, requests/s", ylabel=f"{name.removesuffix('_ms')} latency, ms")
         axes.set_xlim(left=0)
         axes.legend(frameon=False, fontsize=8.5, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2)
-        return svg(figure)
+        return draw(figure).svg
 
 
 def _chosen(report: Report) -> list[dict[str, Any]]:
