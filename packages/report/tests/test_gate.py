@@ -75,6 +75,7 @@ class Runs:
             "cold_start_s": {"value": 7.0, "low": 7.0, "high": 7.0},
             "curve_ms": {"1": {"value": 10.0, "se": 0.01, "blocks": 10, "samples": 40}},
             "noise": dict.fromkeys(("p50_ms", "p95_ms", "p99_ms"), 0.0),
+            "rate_noise": 0.01,
             **percentiles(own, SECONDS, SURE),
             **told,
             "samples_file": "1.npz",
@@ -149,6 +150,23 @@ def test_what_the_pair_differed_by_is_not_taken_for_a_change(run: Runs) -> None:
     assert ("refused", "fired") == (calm["state"], calm["rules"][0]["state"])
     assert ("passed", "undecided") == (noisy["state"], noisy["rules"][0]["state"])
     assert "refused" == gate("p99_ms > 1.1 * baseline", now, then, undecided="fail")["state"]
+
+
+def test_near_the_limit_a_little_less_capacity_is_no_regression(run: Runs) -> None:
+    """t(4) = 47.5 ms is 95 % busy at 80 requests/s: 3 % of capacity are 57 % of latency then; at 10 % they are nothing."""
+    busy, idle = (
+        {"value": 47.5, "se": 0.01, "blocks": 10, "samples": 40},
+        {"value": 5.0, "se": 0.01, "blocks": 10, "samples": 40},
+    )
+    then, late_ms = run(2), queue(0, 2)
+
+    def state(name: int, slower: float, batch: dict[str, Any], rate_noise: float = 0.01) -> str:
+        now = run(name, slower * late_ms)
+        then["metrics"]["curve_ms"]["4"], then["metrics"]["rate_noise"] = batch, rate_noise
+        return str(gate("p99_ms > 1.1 * baseline", now, then)["rules"][0]["state"])
+
+    assert ["undecided", "fired"] == [state(3, 1.6, busy), state(4, 1.6, idle)]
+    assert ["fired", "undecided"] == [state(5, 10.0, busy), state(6, 10.0, busy, rate_noise=0.1)]
 
 
 def test_a_refusal_carries_the_numbers(run: Runs) -> None:

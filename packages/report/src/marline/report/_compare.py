@@ -10,6 +10,7 @@ from typing import Any
 import jinja2
 import matplotlib as mpl
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from marline.core import METRICS, flatten, write_json
 from marline.report._baseline import differences
@@ -143,6 +144,9 @@ def _picture(reports: Sequence[Report]) -> str:
             axes.plot(rates, [trial[name] or edge for trial in line], color=colour, marker="o", markersize=4.5, label=label)
         axes.axhline(slo["ms"], color=INK, linewidth=0.9, linestyle=(0, (5, 4)), label=f"SLO {slo_words(slo)}")
         axes.set(yscale="log", xlabel="offered load, requests/s", ylabel=f"{name.removesuffix('_ms')} latency, ms")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+        axes.yaxis.set_minor_locator(NullLocator())
         axes.set_xlim(left=0)
         axes.legend(frameon=False, fontsize=8.5, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2)
         return draw(figure).svg

@@ -41,6 +41,7 @@ def metrics(result: Mapping[str, Any], tune: Path, sure: float, cold_start_s: fl
         "cold_start_s": {"value": cold_start_s, "low": cold_start_s, "high": cold_start_s},
         "curve_ms": {str(point["batch"]): _service_time(point, sure) for point in result["curve"]},
         "noise": _noise(result, tune),
+        "rate_noise": floor,
         "load": _told(chosen),
         "baseline": {**_of_trial(again[-1], trials, tune, sure), "load": _told(again[-1])} if again else None,
     }

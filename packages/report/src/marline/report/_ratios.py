@@ -9,6 +9,7 @@ from marline.report._metrics import PERCENTILES, quantile, trials_together
 
 Report = Mapping[str, Any]
 Figure = Mapping[str, Any]
+DRIFT = 0.03  # of what a machine carries, at least: half a minute of an A/A pair does not show what two sessions differ by
 NO_NOISE = "of neither run two trials of the same were valid, so how much measurements vary is not known"
 
 
@@ -50,6 +51,8 @@ def pair(metric: str, now: Report, then: Report | None) -> Pair:
     ours, theirs = now["metrics"], None if then is None else then["metrics"]
     if metric in PERCENTILES:
         found = _latency(metric, ours, theirs)
+        if found.noise is not None:
+            found = replace(found, noise=found.noise + _magnified(then or now, ours, theirs) ** 2)
         return found if found.then is None or then is None else _drawn_together(metric, found, now, then)
     if metric in {"t1_ms", "batch_ms"}:
         size = str(1 if metric == "t1_ms" else (then or now)["chosen"]["batch_size"])
@@ -81,6 +84,22 @@ def _latency(metric: str, ours: Mapping[str, Any], theirs: Mapping[str, Any] | N
     if again[metric]["value"] is None and "at_least" not in again[metric]:
         return _invalid("no request was answered at the baseline's load")
     return Pair(again[metric], theirs[metric], _noise(metric, ours, theirs))
+
+
+def _magnified(report: Report, ours: Mapping[str, Any], theirs: Mapping[str, Any] | None) -> float:
+    """What the noise of a rate is as a factor on latency (its logarithm) at the load that is compared: near the limit, much.
+
+    Waiting grows as 1 / (1 - busy), so a share of capacity counts busy / (1 - busy) times. Busy is rate x t(B) / (B x workers),
+    at most 0.95, with t of the smallest size measured from B on; 0 where none was.
+    """
+    load, curve = report["metrics"].get("load"), report["metrics"]["curve_ms"]
+    sizes = [int(size) for size in curve if load is not None and int(size) >= load["batch_size"]]
+    if load is None or not sizes:
+        return 0.0
+    batches_per_ms = load["rps"] / load["batch_size"] / load["workers"] / 1e3
+    busy = min(0.95, batches_per_ms * curve[str(min(sizes))]["value"])
+    floors = [(one or {}).get("rate_noise") or 0.0 for one in (ours, theirs)]
+    return float(busy / (1 - busy) * max(DRIFT, *floors))
 
 
 def _drawn_together(metric: str, found: Pair, now: Report, then: Report) -> Pair:
