@@ -81,7 +81,7 @@ def declared(bench: Bench) -> Figures:
     server, template = bench.server, str(ROOT / "pipelines" / "kubernetes.json")
     server.prefect("work-pool", "create", "marline-docker", "--type", "docker")
     server.prefect("work-pool", "create", "marline-kubernetes", "--type", "kubernetes", "--base-job-template", template)
-    told = ["--prefect-file", "pipelines/prefect.yaml", "--param", "model=resnet50", "--cron", "0 3 * * *"]
+    told = ["--prefect-file", "pipelines/prefect.yaml", "--param", "model=resnet50"]
     for name in DEPLOYMENTS:
         server.prefect("--no-prompt", "deploy", "--name", name, *told)
     found = [server.ask(f"/deployments/name/capacity/{name}") for name in DEPLOYMENTS]
