@@ -16,6 +16,7 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 READY_S = 120.0
 POOL = "marline"
+WITH_US = ("setpriv", "--pdeathsig", "KILL")  # a test that is killed leaves nothing; a worker's own watcher ends its run then
 DEPLOYMENT = "capacity/process"
 ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 
@@ -74,7 +75,7 @@ class Pool:
     @contextmanager
     def worker(self, artifacts: Path, environment: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
         """A worker for the runs of the pool; what it prints goes to `worker.log`."""
-        command = [sys.executable, "-m", "pipelines.worker", f"pool={POOL}", f"artifacts={artifacts}"]
+        command = [*WITH_US, sys.executable, "-m", "pipelines.worker", f"pool={POOL}", f"artifacts={artifacts}"]
         told = {**environment, "PREFECT_API_URL": self.api, "PREFECT_WORKER_QUERY_SECONDS": "2"}
         with (self.home / "worker.log").open("ab") as log:
             started = subprocess.Popen(
@@ -98,7 +99,7 @@ def pool(database: str, home: Path) -> Iterator[Pool]:
         port = free.getsockname()[1]
     told = {**os.environ, "PREFECT_HOME": str(home), "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "PYTHONUNBUFFERED": "1"}
     told.pop("PREFECT_API_URL", None)
-    command = [sys.executable, "-m", "pipelines.server", f"port={port}"]
+    command = [*WITH_US, sys.executable, "-m", "pipelines.server", f"port={port}"]
     own = {**told, "PREFECT_API_DATABASE_CONNECTION_URL": database}
     with (home / "server.log").open("wb") as log:
         server = subprocess.Popen(command, cwd=ROOT, env=own, stdin=subprocess.DEVNULL, stdout=log, stderr=log)

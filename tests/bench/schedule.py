@@ -2,7 +2,7 @@
 
 A process worker takes runs of `digits_cnn profile=smoke` that a schedule of every minute starts. Then its worker is killed in
 mid-run, then everything of a run at once, as if its machine were gone. About ten minutes on two cores; it needs PostgreSQL's
-programs. One part alone: `python -m tests.bench.schedule scheduled` (or killed, silent).
+programs. One part alone: `python -m tests.bench.schedule scheduled` (or killed, silent, declared).
 """
 
 import json
@@ -22,13 +22,14 @@ import psutil
 
 from marline.core import StageError, read_manifest
 from packages.handler.bench.parts.figure import failed, figure
-from tests.pool import ENDED, Pool, pool, settings, within
+from tests.pool import ENDED, ROOT, Pool, pool, settings, within
 from tests.postgres import postgres, programs
 
 RUNS = 3
 RUN_S = 300.0
 GONE_S = 10.0
 SILENT_S = 180.0  # a heartbeat of 30 s, 90 s of silence, and the server's own pace
+DEPLOYMENTS = ("process", "docker", "kubernetes")
 KEYS = {f"digits-cnn-{name}" for name in ("progress", "summary", "report", "picture")}
 Figures = list[dict[str, Any]]
 
@@ -72,7 +73,21 @@ def figures(only: str | None = None) -> Figures:
             (place / name).mkdir()
         with pool(database, place / "prefect") as server:
             bench = Bench(server, place / "artifacts", place / "tmp")
-            return [row for part in (scheduled, killed, silent) if only in {None, part.__name__} for row in _rows(part, bench)]
+            return [row for part in PARTS if only in {None, part.__name__} for row in _rows(part, bench)]
+
+
+def declared(bench: Bench) -> Figures:
+    """Every deployment of the file, in pools made as docs/scale.md says; no Docker and no cluster is asked."""
+    server, template = bench.server, str(ROOT / "pipelines" / "kubernetes.json")
+    server.prefect("work-pool", "create", "marline-docker", "--type", "docker")
+    server.prefect("work-pool", "create", "marline-kubernetes", "--type", "kubernetes", "--base-job-template", template)
+    told = ["--prefect-file", "pipelines/prefect.yaml", "--param", "model=resnet50"]
+    for name in DEPLOYMENTS:
+        server.prefect("--no-prompt", "deploy", "--name", name, *told)
+    found = [server.ask(f"/deployments/name/capacity/{name}") for name in DEPLOYMENTS]
+    taken = sum(one["parameters"]["model"] == "resnet50" and len(one["schedules"]) == 1 for one in found)
+    pools = ", ".join(one["work_pool_name"] for one in found)
+    return [figure("deployments that Prefect took", taken, "deployments", 3, taken == 3, 3, pools)]
 
 
 def scheduled(bench: Bench) -> Figures:
@@ -134,6 +149,9 @@ def silent(bench: Bench) -> Figures:
             process.kill()
         marked = within(SILENT_S, lambda: bench.server.state(run) == "CRASHED", "the silent run is marked")
     return [figure("until a run that fell silent was marked", marked, "s", SILENT_S, marked <= SILENT_S, 1, "by an automation")]
+
+
+PARTS = (scheduled, killed, silent, declared)
 
 
 def _unscheduled(bench: Bench) -> None:
