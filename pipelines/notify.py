@@ -1,4 +1,4 @@
-"""Tells a webhook that a run failed, or was slower than its baseline: one small JSON by POST, without settings or secrets."""
+"""Tells a webhook that a run failed, or was worse than its baseline: one small JSON by POST, without settings or secrets."""
 
 import logging
 import os
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import httpx2
 
-from marline.core import Config, RequestError
+from marline.core import Config, GateRefused, RequestError
 
 DEADLINE_S = 3.0  # less than a run has to end whose worker was killed
 LONGEST = 500  # characters of a message: the rest is in the run's log
@@ -23,7 +23,10 @@ def telling(config: Config, run: Path) -> Iterator[None]:
     except (RequestError, KeyboardInterrupt):
         raise
     except BaseException as error:  # Prefect ends a run whose worker died with an exception of its own
-        tell(config, run, event="failure", said=str(error) or type(error).__name__, error=type(error).__name__)
+        regressed, said = isinstance(error, GateRefused), str(error) or type(error).__name__
+        if regressed:
+            said = "; ".join(line.strip() for line in said.splitlines())  # with the numbers
+        tell(config, run, event="regression" if regressed else "failure", said=said, error=type(error).__name__)
         raise
 
 

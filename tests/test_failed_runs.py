@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from marline.core import (
+    GateRefused,
     LoadTestError,
     MarlineError,
     NotReady,
@@ -88,6 +89,16 @@ def test_a_failure_is_told_in_a_few_words(hook: tuple[str, list[dict[str, Any]]]
 
     found = {"event": "failure", "error": "ParityError", "model": "digits_cnn", "run": "20260102-030405-6789"}
     assert [{**found, "said": "answers differ"}] == told
+
+
+def test_a_regression_is_told_with_its_numbers(hook: tuple[str, list[dict[str, Any]]]) -> None:
+    url, told = hook
+
+    failing(url, GateRefused("the gate has refused\n  p99_ms > 1.1 * baseline: FIRED"))
+
+    assert [("regression", "the gate has refused; p99_ms > 1.1 * baseline: FIRED")] == [
+        (one["event"], one["said"]) for one in told
+    ]
 
 
 def test_an_address_that_is_a_secret_comes_from_the_environment(

@@ -101,7 +101,15 @@ def run(tmp_path: Path) -> Runs:
 
 
 def gate(fail_if: str, now: dict[str, Any], then: dict[str, Any] | None, **told: str) -> dict[str, Any]:
-    words = {"target_rps": None, "headroom": 0.3, "fail_if": fail_if, "baseline": "accepted", "undecided": "pass"} | told
+    words = {
+        "target_rps": None,
+        "headroom": 0.3,
+        "price_per_hour": None,
+        "currency": "USD",
+        "fail_if": fail_if,
+        "baseline": "accepted",
+        "undecided": "pass",
+    } | told
     found = judged(ReportConfig.model_validate(words), now, then)
     assert found is not None
     return found
