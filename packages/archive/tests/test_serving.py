@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from marline.archive import Serving, from_yaml, read_mar, to_yaml
@@ -24,6 +24,7 @@ SERVINGS = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(SERVINGS)
 def test_what_is_written_is_read_back(serving: Serving) -> None:
     assert serving == from_yaml(to_yaml(serving))

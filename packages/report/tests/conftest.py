@@ -278,9 +278,8 @@ TOLD: dict[str, Any] = {"headroom": 0.3, "currency": "USD", "fail_if": None, "ba
 Make = Callable[..., Path]
 
 
-@pytest.fixture
-def make(tmp_path: Path) -> Make:
-    """Report on the example run, told differently where a test says so; gives the folder of the report."""
+def maker(folder: Path) -> Make:
+    """Report on the example run in a folder of models, told differently where a test says so; gives the report's folder."""
 
     def build(
         model: str = "resnet50",
@@ -291,7 +290,7 @@ def make(tmp_path: Path) -> Make:
         told: Change | None = None,
         **result: Any,
     ) -> Path:
-        run = tmp_path / model / name
+        run = folder / model / name
         before = manifests(run, model, result, facts or {})
         out = run / "report"
         out.mkdir()
@@ -300,3 +299,15 @@ def make(tmp_path: Path) -> Make:
         return out
 
     return build
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Make:
+    """The same, in the folder of the test."""
+    return maker(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def make_in() -> Callable[[Path], Make]:
+    """The same, in any folder: for what many tests share."""
+    return maker

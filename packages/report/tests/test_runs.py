@@ -17,18 +17,25 @@ FIRST, SECOND, THIRD = "20260101-030000-aaaa", "20260102-030000-bbbb", "20260103
 CONFIGS = Path(__file__).parents[3] / "configs"
 
 
-@pytest.fixture
-def done(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+@pytest.fixture(scope="module")
+def twice(make_in: Callable[[Path], Make], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two complete runs of a model, the second 20 % slower; gives the folder of all models."""
-    shutil.copytree(CONFIGS, tmp_path / "configs")
-    monkeypatch.chdir(tmp_path)
-    make(name=FIRST)
-    folder = make(name=SECOND)
+    place = tmp_path_factory.mktemp("twice")
+    make = make_in(place)
+    folder = make(name=FIRST)
     result = json.loads((folder.parent / "tune" / "result.json").read_text())
-    shutil.rmtree(folder.parent)
     slower = [point | {"p50_ms": 1.2 * point["p50_ms"]} for point in result["curve"]]
     make(name=SECOND, curve=slower, tuned={"archive": "tuned/resnet50.mar", "sha256": "6a" * 32}, profile="thorough")
-    (tmp_path / "resnet50" / "latest").symlink_to(SECOND)
+    (place / "resnet50" / "latest").symlink_to(SECOND)
+    return place
+
+
+@pytest.fixture
+def done(twice: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of these runs, in the folder of the test and the current one."""
+    shutil.copytree(twice, tmp_path, symlinks=True, dirs_exist_ok=True)
+    shutil.copytree(CONFIGS, tmp_path / "configs")
+    monkeypatch.chdir(tmp_path)
     return tmp_path
 
 

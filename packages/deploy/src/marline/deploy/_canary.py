@@ -10,16 +10,21 @@ from marline.deploy._client import Client
 from marline.handler import difference
 
 PAUSE_S = 0.1  # between pairs of requests: live users come first
-SLOWER, FLOOR_MS = 2.0, 20.0  # what p99 may be over the live one's, which on a busy machine varies by less, and over nothing
+SLOWER, FLOOR_MS = (
+    2.0,
+    20.0,
+)  # what latency may be over the live one's, which on a busy machine varies by less, and over nothing
+ENOUGH = 100  # requests: of fewer, p99 is the slowest one, which may be an accident, and the median is judged
 ATOL, RTOL = 1e-4, 1e-3  # answers that differ by less are the same
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Canary:
-    """What was seen of (live, new): how many requests each, errors, p99 in ms; and how many samples were answered otherwise."""
+    """What was seen of (live, new): requests of each, errors, latencies in ms; and how many samples were answered otherwise."""
 
     requests: int
     errors: tuple[int, int]
+    p50_ms: tuple[float, float]
     p99_ms: tuple[float, float]
     differing: int
     samples: int
@@ -30,9 +35,9 @@ def watch(
 ) -> Canary:
     """Ask the live and the new version in turn, one request at a time, the one first as often as the other.
 
-    StageError where the new one fails more often, or its p99 is over twice the live one's and 20 ms; ServerError where the
-    live one is silent. That the new one answers otherwise is told and refused by nobody: a model is trained anew to answer
-    otherwise, and the golden pairs say what it must answer.
+    StageError where the new one fails more often, or its p99 (of fewer than 100 requests the median) is over twice the live
+    one's and 20 ms; ServerError where the live one is silent. That the new one answers otherwise is told and refused by nobody:
+    a model is trained anew to answer otherwise, and the golden pairs say what it must answer.
     """
     if not samples:
         raise StageError(f"{model}: there are no samples to watch a new version with; write deploy.canary_s=0")
@@ -56,7 +61,8 @@ def watch(
     seen = Canary(
         requests=turn,
         errors=(errors[live], errors[new]),
-        p99_ms=(_p99(took[live]), _p99(took[new])),
+        p50_ms=(_percentile(took[live], 50), _percentile(took[new], 50)),
+        p99_ms=(_percentile(took[live], 99), _percentile(took[new], 99)),
         differing=sum(not _same(answers[live][place], answers[new][place]) for place in both),
         samples=len(both),
     )
@@ -70,11 +76,12 @@ def _judge(model: str, version: str, seen: Canary) -> None:
             f"{model} {version} failed {seen.errors[1]} of {seen.requests} requests beside the live version, which failed "
             f"{seen.errors[0]}"
         )
-    limit = max(SLOWER * seen.p99_ms[0], FLOOR_MS)
-    if seen.p99_ms[1] > limit:
+    name, live_ms, new_ms = ("p99", *seen.p99_ms) if seen.requests >= ENOUGH else ("p50", *seen.p50_ms)
+    limit = max(SLOWER * live_ms, FLOOR_MS)
+    if new_ms > limit:
         raise StageError(
-            f"{model} {version} is slow: p99 {seen.p99_ms[1]:.1f} ms over {seen.requests} requests beside the live version's "
-            f"{seen.p99_ms[0]:.1f} ms (limit {limit:.1f} ms)"
+            f"{model} {version} is slow: {name} {new_ms:.1f} ms over {seen.requests} requests beside the live version's "
+            f"{live_ms:.1f} ms (limit {limit:.1f} ms)"
         )
 
 
@@ -96,5 +103,5 @@ def _same(one: bytes, other: bytes) -> bool:
         return one == other
 
 
-def _p99(values_ms: Sequence[float]) -> float:
-    return sorted(values_ms)[max(0, -(-99 * len(values_ms) // 100) - 1)]
+def _percentile(values_ms: Sequence[float], asked: int) -> float:
+    return sorted(values_ms)[max(0, -(-asked * len(values_ms) // 100) - 1)]
