@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from marline.report import ACCENT, INK, SOFT, STYLE, accelerator_words, draw, slo_words
+from marline.report import ACCENT, INK, SOFT, STYLE, accelerator_words, draw, slo_line
 
 Plan = dict[str, Any]
 ABOVE = 1.3  # an infinite latency stands so far above all others
@@ -51,15 +51,7 @@ def _latencies(axes: Axes, plan: Plan) -> None:
         states = [hour[name] for hour in hours]
         heights = [one["tail_ms"] or (np.nan if one["slo_met"] else top) for one in states]  # none at all without a request
         _steps(axes, plan, heights, colour, label)
-    axes.axhline(slo["ms"], color=INK, linewidth=0.9, linestyle=(0, (5, 4)), zorder=1)
-    axes.annotate(
-        f"SLO {slo_words(slo)}",
-        (0.005, slo["ms"]),
-        (0, 3),
-        xycoords=("axes fraction", "data"),
-        textcoords="offset points",
-        fontsize=8.5,
-    )
+    slo_line(axes, slo)
     axes.set_ylabel(f"p{slo['percentile']:g}, ms")
     axes.set_ylim(top=1.02 * top)
 

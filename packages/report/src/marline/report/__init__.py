@@ -1,4 +1,4 @@
-"""Turn what the stages left behind into a capacity report: JSON, Markdown, HTML and one picture.
+"""Turn what the stages left behind into a capacity report with pictures, compare runs, and refuse one that is worse.
 
 Knows manifests and numbers. Knows no server, no load test, no torch.
 """
@@ -7,7 +7,7 @@ from marline.report._baseline import asked, differences, find
 from marline.report._content import StageTime
 from marline.report._gate import enforce
 from marline.report._notes import Figure
-from marline.report._pictures import ACCENT, INK, PALE, SOFT, STYLE, draw
+from marline.report._pictures import ACCENT, INK, PALE, SOFT, STYLE, draw, slo_line
 from marline.report._render import inline, pages
 from marline.report._replicas import replicas
 from marline.report._report import report
@@ -40,6 +40,7 @@ __all__ = [
     "percent",
     "replicas",
     "report",
+    "slo_line",
     "slo_words",
     "summary",
 ]

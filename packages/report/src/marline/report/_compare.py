@@ -1,13 +1,11 @@
 """Two or more runs side by side: a table, what differs between them, and their curves in one picture."""
 
 import math
-from base64 import b64encode
 from collections.abc import Iterator, Sequence
 from itertools import cycle
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import matplotlib as mpl
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
@@ -15,9 +13,9 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from marline.core import METRICS, flatten, write_json
 from marline.report._baseline import differences
 from marline.report._metrics import PERCENTILES, SETTING
-from marline.report._pictures import ACCENT, EDGE, INK, PALE, SOFT, STYLE, draw
+from marline.report._pictures import ACCENT, EDGE, INK, PALE, SOFT, STYLE, draw, slo_line
 from marline.report._ratios import Report, pair
-from marline.report._render import LOADER, plain
+from marline.report._render import inline, pages
 from marline.report._tables import Row, Table
 from marline.report._words import accelerator_words, configuration, judged_percentile, marks, number, slo_words
 
@@ -49,21 +47,14 @@ def write(reports: Sequence[Report], folder: Path) -> dict[str, Any]:
     picture = _picture(reports)
     (folder / "throughput_latency.svg").write_text(picture)
     words = {
+        "picture": inline(picture),
         "found": found,
         "table": table(found),
         "differs": _differs(found),
         "marks": [f"{one['run']}: {mark}" for one in reports for mark in marks(one["weights"], one["accelerator"])],
     }
-    words["picture"] = f"data:image/svg+xml;base64,{b64encode(picture.encode()).decode()}"
-    options: dict[str, Any] = {
-        "loader": LOADER,
-        "undefined": jinja2.StrictUndefined,
-        "trim_blocks": True,
-        "lstrip_blocks": True,
-    }
-    for kind, more in (("md", {"finalize": plain, "autoescape": False}), ("html", {"autoescape": True})):
-        page = jinja2.Environment(**options, **more).get_template(f"compare.{kind}")  # noqa: S701 - each kind says how
-        (folder / f"compare.{kind}").write_text(page.render(words))
+    for kind in ("md", "html"):
+        (folder / f"compare.{kind}").write_text(pages(kind).get_template(f"compare.{kind}").render(words))
     return found
 
 
@@ -131,18 +122,15 @@ def _differing(reports: Sequence[Report]) -> Iterator[tuple[str, list[Any]]]:
 def _picture(reports: Sequence[Report]) -> str:
     """Latency against offered rate of each run's chosen configuration; what was lost stands at the upper edge."""
     with mpl.rc_context(STYLE | {"svg.hashsalt": "compare"}):
-        figure, name, slo = (
-            Figure(figsize=(7.6, 4.1), layout="constrained"),
-            judged_percentile(dict(reports[0])),
-            reports[0]["slo"],
-        )
+        figure = Figure(figsize=(7.6, 4.1), layout="constrained")
+        name, slo = judged_percentile(dict(reports[0])), reports[0]["slo"]
         axes = figure.subplots()
         lines = [sorted(_chosen(one), key=lambda trial: trial["offered_rps"]) for one in reports]
         edge = EDGE * max([slo["ms"], *(trial[name] or 0.0 for line in lines for trial in line)])
         for colour, one, line in zip(cycle(COLOURS), reports, lines, strict=False):
             rates, label = [trial["offered_rps"] for trial in line], f"{one['run']}: {configuration(one['chosen'])}"
             axes.plot(rates, [trial[name] or edge for trial in line], color=colour, marker="o", markersize=4.5, label=label)
-        axes.axhline(slo["ms"], color=INK, linewidth=0.9, linestyle=(0, (5, 4)), label=f"SLO {slo_words(slo)}")
+        slo_line(axes, slo)
         axes.set(yscale="log", xlabel="offered load, requests/s", ylabel=f"{name.removesuffix('_ms')} latency, ms")
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))

@@ -130,8 +130,8 @@ def _draw_invalid(axes: Axes, report: Report, top: float) -> None:
         )
 
 
-def _draw_slo(axes: Axes, report: Report, top: float) -> None:
-    slo = report["slo"]
+def slo_line(axes: Axes, slo: dict[str, Any]) -> None:
+    """The objective across a picture whose heights are milliseconds, named at its left end."""
     axes.axhline(slo["ms"], color=INK, linewidth=0.9, linestyle=(0, (5, 4)), zorder=1)
     axes.annotate(
         f"SLO {slo_words(slo)}",
@@ -141,6 +141,10 @@ def _draw_slo(axes: Axes, report: Report, top: float) -> None:
         textcoords="offset points",
         fontsize=8.5,
     )
+
+
+def _draw_slo(axes: Axes, report: Report, top: float) -> None:
+    slo_line(axes, report["slo"])
     if any(trial[judged_percentile(report)] is None for trial in report["trials"]):
         axes.annotate(
             "∞",
