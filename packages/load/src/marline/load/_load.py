@@ -1,28 +1,12 @@
 """Stage 1: from a source to a checkpoint folder and sample inputs."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from marline.core import LoadConfig, Manifest, progress, seal
-from marline.load._handler import from_handler
-from marline.load._python import from_python
-from marline.load._samples import write_samples
-from marline.load._source import Source
-from marline.load._timm import from_timm
-from marline.load._torchscript import from_torchscript
-from marline.load._torchvision import from_torchvision
-from marline.load._transformers import from_transformers
-
-SOURCES: dict[str, Callable[[LoadConfig], Source]] = {
-    "handler": from_handler,
-    "python": from_python,
-    "timm": from_timm,
-    "torchscript": from_torchscript,
-    "torchvision": from_torchvision,
-}  # everything else is a Hugging Face repository: hf:, package:, or a folder
 
 
 def load(model: str, config: LoadConfig, out: Path) -> Manifest:
@@ -32,7 +16,10 @@ def load(model: str, config: LoadConfig, out: Path) -> Manifest:
     """
     started = time.monotonic()
     progress(0.05, f"looking at {config.source}")
-    source = SOURCES.get(config.source.partition(":")[0], from_transformers)(config)
+    from marline.load._samples import write_samples  # noqa: PLC0415 - both bring torch: seconds that are this stage's alone
+    from marline.load._sources import source_of  # noqa: PLC0415 - as above
+
+    source = source_of(config)
     with _staged(out) as folder:
         samples = write_samples(config, source.expects, folder / "sample")
         progress(0.2, f"building {config.source}")
