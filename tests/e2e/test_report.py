@@ -29,8 +29,11 @@ def folder(smoke: Any) -> Path:
 
 @pytest.fixture
 def page() -> Iterator[Page]:
+    chromium = Path(os.environ.get("CHROMIUM", "/usr/bin/chromium"))
+    if not chromium.exists():
+        pytest.skip(f"there is no browser: {chromium} is not there; install Debian's chromium, or set CHROMIUM")
     with sync_playwright() as programs:
-        browser = programs.chromium.launch(executable_path=os.environ.get("CHROMIUM", "/usr/bin/chromium"))
+        browser = programs.chromium.launch(executable_path=chromium)
         yield browser.new_page()
         browser.close()
 

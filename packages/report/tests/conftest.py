@@ -308,6 +308,12 @@ def make(tmp_path: Path) -> Make:
 
 
 @pytest.fixture(scope="session")
+def usual(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of the example run as it is; to be read by many and changed by none."""
+    return maker(tmp_path_factory.mktemp("usual"))()
+
+
+@pytest.fixture(scope="session")
 def make_in() -> Callable[[Path], Make]:
     """The same, in any folder: for what many tests share."""
     return maker

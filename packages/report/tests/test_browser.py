@@ -17,8 +17,11 @@ CUT = """() => [...document.querySelectorAll('table, pre, figure, p, svg')]
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    chromium = Path(os.environ.get("CHROMIUM", "/usr/bin/chromium"))
+    if not chromium.exists():
+        pytest.skip(f"there is no browser: {chromium} is not there; install Debian's chromium, or set CHROMIUM")
     with sync_playwright() as programs:
-        browser = programs.chromium.launch(executable_path=os.environ.get("CHROMIUM", "/usr/bin/chromium"))
+        browser = programs.chromium.launch(executable_path=chromium)
         yield browser
         browser.close()
 
@@ -30,24 +33,29 @@ def page(browser: Browser) -> Iterator[Page]:
     page.close()
 
 
+@pytest.fixture(scope="module")
+def priced(make_in: Callable[[Path], Make], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_in(tmp_path_factory.mktemp("priced"))(price=0.5)
+
+
 @pytest.mark.parametrize("width", [1280, 375])
-def test_the_page_never_scrolls_sideways(make: Make, page: Page, width: int) -> None:
+def test_the_page_never_scrolls_sideways(priced: Path, page: Page, width: int) -> None:
     page.set_viewport_size({"width": width, "height": 800})
-    page.goto((make(price=0.5) / "report.html").as_uri())
+    page.goto((priced / "report.html").as_uri())
 
     assert width == page.evaluate("document.documentElement.scrollWidth")
 
 
-def test_on_paper_nothing_is_cut(make: Make, page: Page) -> None:
+def test_on_paper_nothing_is_cut(priced: Path, page: Page) -> None:
     page.set_viewport_size({"width": PAPER, "height": 1000})
     page.emulate_media(media="print")
-    page.goto((make(price=0.5) / "report.html").as_uri())
+    page.goto((priced / "report.html").as_uri())
 
     assert [] == page.evaluate(CUT)
 
 
-def test_every_link_of_the_contents_leads_to_its_section(make: Make, page: Page) -> None:
-    page.goto((make() / "report.html").as_uri())
+def test_every_link_of_the_contents_leads_to_its_section(usual: Path, page: Page) -> None:
+    page.goto((usual / "report.html").as_uri())
     links = {link.inner_text(): link.get_attribute("href") for link in page.query_selector_all("nav a")}
     heads = {
         f"#{section.get_attribute('id')}": section.query_selector("h2") for section in page.query_selector_all("section[id]")

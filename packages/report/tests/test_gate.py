@@ -291,8 +291,8 @@ def test_of_two_service_times_the_ratio_is_at_the_baseline_s_batch_size(run: Run
     assert (0.0, float("inf")) == replace(found, noise=None).ratio(SURE)[1:]
 
 
-def test_a_report_without_rules_says_its_metrics_and_no_baseline(make: Make) -> None:
-    report = json.loads((make() / "report.json").read_text())
+def test_a_report_without_rules_says_its_metrics_and_no_baseline(usual: Path) -> None:
+    report = json.loads((usual / "report.json").read_text())
 
     assert report["baseline"] is None
     assert {"rps", "gain", "p99_ms", "curve_ms", "noise"} <= report["metrics"].keys()

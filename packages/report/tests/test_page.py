@@ -45,14 +45,12 @@ def test_emulation_is_stamped_on_every_file_with_its_key_and_time_scale(make: Ma
     assert "EMULATED rn50_t4_pytorch_eager_amp" in json.loads((folder / "report.json").read_text())["verdict"]["marks"][0]
 
 
-def test_a_published_model_on_real_hardware_wears_no_stamp(make: Make) -> None:
-    folder = make()
-
-    assert not [page for page in PAGES if re.search("RANDOM|EMULATED", (folder / page).read_text())]
+def test_a_published_model_on_real_hardware_wears_no_stamp(usual: Path) -> None:
+    assert not [page for page in PAGES if re.search("RANDOM|EMULATED", (usual / page).read_text())]
 
 
-def test_the_page_asks_the_network_for_nothing(make: Make) -> None:
-    page = (make() / "report.html").read_text()
+def test_the_page_asks_the_network_for_nothing(usual: Path) -> None:
+    page = (usual / "report.html").read_text()
     elements = Elements(page).found
     sources = [value for _, attrs in elements for key, value in attrs.items() if key in {"src", "href", "xlink:href", "action"}]
 
@@ -63,8 +61,8 @@ def test_the_page_asks_the_network_for_nothing(make: Make) -> None:
     assert "default-src 'none'" in page
 
 
-def test_no_two_elements_share_an_id(make: Make) -> None:
-    ids = [attrs["id"] for _, attrs in Elements((make() / "report.html").read_text()).found if "id" in attrs]
+def test_no_two_elements_share_an_id(usual: Path) -> None:
+    ids = [attrs["id"] for _, attrs in Elements((usual / "report.html").read_text()).found if "id" in attrs]
     clashing = {name for name in ids if ids.count(name) > 1}
 
     assert set() == clashing
@@ -148,16 +146,14 @@ def test_a_model_that_is_served_without_a_graph_says_so(make: Make) -> None:
     assert ("none", warning, []) == tuple(report["parity"][key] for key in ("method", "reason", "parity"))
 
 
-def test_both_pages_show_invalid_trials_with_their_reason(make: Make) -> None:
-    folder = make()
-
+def test_both_pages_show_invalid_trials_with_their_reason(usual: Path) -> None:
     for page in PAGES:
-        assert "INVALID: send lag p99 11.8 ms is over 3.7 ms: the generator was disturbed" in (folder / page).read_text()
-    assert "invalid trial" in (folder / "throughput_latency.svg").read_text()
+        assert "INVALID: send lag p99 11.8 ms is over 3.7 ms: the generator was disturbed" in (usual / page).read_text()
+    assert "invalid trial" in (usual / "throughput_latency.svg").read_text()
 
 
-def test_both_pages_say_what_came_in_place_of_answers_and_what_was_computed_for_nobody(make: Make) -> None:
-    trials = [{**trial, "error_classes": {"HTTP 507 oom": 3, "Timeout": 2}, "wasted": 2} for trial in tune_trials(make)]
+def test_both_pages_say_what_came_in_place_of_answers_and_what_was_computed_for_nobody(make: Make, usual: Path) -> None:
+    trials = [{**trial, "error_classes": {"HTTP 507 oom": 3, "Timeout": 2}, "wasted": 2} for trial in tune_trials(usual)]
 
     folder = make("lossy", trials=trials)
 
@@ -165,20 +161,16 @@ def test_both_pages_say_what_came_in_place_of_answers_and_what_was_computed_for_
         assert "3 × HTTP 507 oom; 2 × Timeout; 2 computed for nobody" in (folder / page).read_text()
 
 
-def test_both_pages_hold_the_values_to_use_and_what_was_not_tested(make: Make) -> None:
-    folder = make()
-
-    assert "url=resnet50.mar&batch_size=4&max_batch_delay=2&synchronous=true" in (folder / "report.md").read_text()
-    assert (
-        "url=resnet50.mar&amp;batch_size=4&amp;max_batch_delay=2&amp;synchronous=true" in (folder / "report.html").read_text()
-    )
+def test_both_pages_hold_the_values_to_use_and_what_was_not_tested(usual: Path) -> None:
+    assert "url=resnet50.mar&batch_size=4&max_batch_delay=2&synchronous=true" in (usual / "report.md").read_text()
+    assert "url=resnet50.mar&amp;batch_size=4&amp;max_batch_delay=2&amp;synchronous=true" in (usual / "report.html").read_text()
     for page in PAGES:
-        assert "batchSize: 4\nmaxBatchDelay: 2" in (folder / page).read_text()
-        assert "longer than 40 s at a stretch" in (folder / page).read_text()
+        assert "batchSize: 4\nmaxBatchDelay: 2" in (usual / page).read_text()
+        assert "longer than 40 s at a stretch" in (usual / page).read_text()
 
 
-def test_a_run_whose_every_trial_was_lost_or_invalid_still_has_a_picture(make: Make) -> None:
-    lost = json.loads((make() / "report.json").read_text())["trials"][20]
+def test_a_run_whose_every_trial_was_lost_or_invalid_still_has_a_picture(make: Make, usual: Path) -> None:
+    lost = json.loads((usual / "report.json").read_text())["trials"][20]
     folder = make(
         model="again", trials=[lost, {**lost, "valid": False, "invalid_reason": "the worker restarted", "mean_batch": None}]
     )
@@ -194,12 +186,12 @@ def test_the_picture_shows_the_percentile_the_slo_is_about_or_the_next_one_up(ma
     assert f"SLO p{percentile:g} ≤ 183 ms" in (folder / "throughput_latency.svg").read_text()
 
 
-def test_what_a_handler_does_not_report_is_not_shown_as_measured(make: Make) -> None:
+def test_what_a_handler_does_not_report_is_not_shown_as_measured(make: Make, usual: Path) -> None:
     curve = [
         {"batch": batch, "samples": 30, "p50_ms": ms, "p95_ms": ms, "pre_ms": None, "inference_ms": None, "post_ms": None}
         for batch, ms in ((1, 3.2), (8, 3.3))
     ]
-    trials = [{**trial, "mean_batch": None} for trial in tune_trials(make)]
+    trials = [{**trial, "mean_batch": None} for trial in tune_trials(usual)]
     reason = "the handler answers by itself"
     told = {"load": {"parameters": None}, "export": {"method": "none", "reason": reason, "parity": [], "warnings": [reason]}}
 
@@ -217,6 +209,6 @@ def test_what_a_handler_does_not_report_is_not_shown_as_measured(make: Make) -> 
     assert [] == [name for name in ("preprocess</text>", "postprocess</text>") if name in drawn]
 
 
-def tune_trials(make: Make) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = json.loads((make() / "report.json").read_text())["trials"]
+def tune_trials(usual: Path) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads((usual / "report.json").read_text())["trials"]
     return found

@@ -122,12 +122,10 @@ def test_both_pages_show_what_a_million_requests_cost(make: Make) -> None:
         assert f"{full['per_million']:.2f}" in words_of(folder / page)
 
 
-def test_without_a_price_there_is_no_cost_and_the_page_says_why(make: Make) -> None:
-    folder = make()
-
-    assert [] == told(folder)["cost"]["rows"]
+def test_without_a_price_there_is_no_cost_and_the_page_says_why(usual: Path) -> None:
+    assert [] == told(usual)["cost"]["rows"]
     for page in PAGES:
-        assert "No cost can be given: report.price_per_hour is not set." in words_of(folder / page)
+        assert "No cost can be given: report.price_per_hour is not set." in words_of(usual / page)
 
 
 def seen(*loads: tuple[float, float, float | None, bool]) -> list[Seen]:
@@ -214,8 +212,8 @@ def rows_of(folder: Path, number: int) -> Any:
         return {name: stored[name] for name in stored.files}
 
 
-def test_time_is_split_into_what_was_measured_and_what_is_left_of_it(make: Make) -> None:
-    trials = told(make())["trials"]
+def test_time_is_split_into_what_was_measured_and_what_is_left_of_it(make: Make, usual: Path) -> None:
+    trials = told(usual)["trials"]
     trials[22]["stages_ms"] = {"pre_ms": 8.0, "inference_ms": 50.0, "post_ms": 0.5}
     folder = make("split", trials=trials, outlook=OUTLOOK)
     rows, split = rows_of(folder, 23), told(folder)["breakdown"]
@@ -241,20 +239,18 @@ def test_time_is_split_into_what_was_measured_and_what_is_left_of_it(make: Make)
         assert "How the wait divides is simulated" in words_of(folder / page)
 
 
-def test_stages_of_the_service_curve_are_not_passed_off_as_measured_under_load(make: Make) -> None:
-    folder = make()
-    origins: Sequence[str] = [part["origin"] for part in told(folder)["breakdown"]["parts"]]
+def test_stages_of_the_service_curve_are_not_passed_off_as_measured_under_load(usual: Path) -> None:
+    origins: Sequence[str] = [part["origin"] for part in told(usual)["breakdown"]["parts"]]
 
     assert ["measured", "total less the other parts", *["service curve"] * 3] == origins
     for page in PAGES:
-        assert "measured, but not under that load" in words_of(folder / page)
-        assert "How the wait divides is not known; at most 2 ms of it is for others of a batch" in words_of(folder / page)
+        assert "measured, but not under that load" in words_of(usual / page)
+        assert "How the wait divides is not known; at most 2 ms of it is for others of a batch" in words_of(usual / page)
 
 
-def test_concurrency_is_rate_times_latency_and_the_queue_holds_what_is_still_in_time(make: Make) -> None:
-    folder = make()
-    told_ = told(folder)
-    resources, rows = told_["resources"], rows_of(folder, 23)
+def test_concurrency_is_rate_times_latency_and_the_queue_holds_what_is_still_in_time(usual: Path) -> None:
+    told_ = told(usual)
+    resources, rows = told_["resources"], rows_of(usual, 23)
     mean_s = float(np.mean(rows["finished_s"] - rows["scheduled_s"]))
 
     assert pytest.approx(27.2 * mean_s, rel=1e-4) == resources["concurrency"]
@@ -296,15 +292,15 @@ def test_other_objectives_and_loads_are_measured_or_said_to_be_simulated(make: M
         assert "+20 % 220 " in words_of(folder / page) or "+20 % 219.6 " in words_of(folder / page)
 
 
-def test_the_verdict_says_what_it_rests_on(make: Make) -> None:
-    evidence = told(make())["verdict"]["evidence"]
+def test_the_verdict_says_what_it_rests_on(usual: Path) -> None:
+    evidence = told(usual)["verdict"]["evidence"]
 
     assert "23 measurements over 7 configurations (10 were predicted)." in evidence
     assert "No interval of p99 can be given" in evidence or "CI" in evidence
 
 
-def test_nothing_is_said_of_a_run_without_a_rate(make: Make) -> None:
-    none = {**told(make())["chosen"], "rps": 0, "slo_met": False}
+def test_nothing_is_said_of_a_run_without_a_rate(make: Make, usual: Path) -> None:
+    none = {**told(usual)["chosen"], "rps": 0, "slo_met": False}
     folder = make("none", chosen=none, gain=None, price=1.0)
 
     for key in ("breakdown", "resources", "sensitivity"):
@@ -314,8 +310,8 @@ def test_nothing_is_said_of_a_run_without_a_rate(make: Make) -> None:
     assert not (folder / "latency_split.svg").exists()
 
 
-def test_a_picture_has_its_figures_where_the_pointer_is(make: Make) -> None:
-    drawn = (make() / "goodput.svg").read_text()
+def test_a_picture_has_its_figures_where_the_pointer_is(usual: Path) -> None:
+    drawn = (usual / "goodput.svg").read_text()
 
     assert re.search(
         r"<title>batch 4, delay 2 ms, workers 1: offered 27\.2, in time [\d.]+, answered 27\.2 per s</title>", drawn

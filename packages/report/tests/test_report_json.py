@@ -77,8 +77,8 @@ def wrong(value: Any, shape: Any, place: str = "report") -> list[str]:
     return [] if isinstance(value, shape) else [f"{place} is {value!r}"]
 
 
-def test_report_json_keeps_its_contract(make: Make) -> None:
-    report = json.loads((make() / "report.json").read_text())
+def test_report_json_keeps_its_contract(usual: Path) -> None:
+    report = json.loads((usual / "report.json").read_text())
 
     assert [] == wrong(report, REPORT)
     assert (1, "resnet50", "20260302-041107-9c1e", 23) == (
@@ -89,21 +89,21 @@ def test_report_json_keeps_its_contract(make: Make) -> None:
     )
 
 
-def test_stages_say_what_was_cached_and_from_which_run(make: Make) -> None:
-    stages = json.loads((make() / "report.json").read_text())["stages"]
+def test_stages_say_what_was_cached_and_from_which_run(usual: Path) -> None:
+    stages = json.loads((usual / "report.json").read_text())["stages"]
 
     assert {"name": "load", "seconds": 3.1, "cached": True, "run": "20260227-170256-41d0"} == stages[0]
     assert ["archive", "deploy", "tune"] == [stage["name"] for stage in stages if not stage["cached"]]
 
 
-def test_versions_include_what_the_server_said(make: Make) -> None:
-    versions = json.loads((make() / "report.json").read_text())["versions"]
+def test_versions_include_what_the_server_said(usual: Path) -> None:
+    versions = json.loads((usual / "report.json").read_text())["versions"]
 
     assert ("25.0.1", "0.12.0") == (versions["java"], versions["torchserve"])
 
 
-def test_the_report_is_sealed_with_all_its_files(make: Make) -> None:
-    manifest = read_manifest(make())
+def test_the_report_is_sealed_with_all_its_files(usual: Path) -> None:
+    manifest = read_manifest(usual)
     verify(manifest)
 
     pictures = ("batch_and_delay", "goodput", "latency_split", "service_curve", "throughput_latency")

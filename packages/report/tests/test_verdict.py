@@ -91,8 +91,8 @@ def test_a_gain_between_undecided_rates_is_only_an_indication(make: Make) -> Non
     assert "Only an indication: not both rates are confirmed." in report["verdict"]["gain"]
 
 
-def test_the_console_summary_has_one_line_per_question(make: Make) -> None:
-    lines = dict(summary(told(make())))
+def test_the_console_summary_has_one_line_per_question(usual: Path) -> None:
+    lines = dict(summary(told(usual)))
 
     assert ["model", "weights", "accelerator", "SLO", "default", "chosen", "gain", "verdict", "replicas"] == list(lines)
     assert "batchSize 4, maxBatchDelay 2 ms, 1 worker: 27.2 requests/s, p99 167 ms (n = 1,088)" == lines["chosen"]
