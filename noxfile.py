@@ -64,6 +64,7 @@ def env(session: nox.Session) -> None:
     stamp.unlink(missing_ok=True)  # a failed install must not look finished
     editable = [word for package in PACKAGES for word in ("-e", str(package))]
     session.install("-c", "constraints.txt", *tools, *editable)  # one call: one resolution for all
+    session.run_install("python", "-m", "marline.deploy.training", env=QUIET)
     session.run_install("python", "-c", f"open({str(stamp)!r}, 'w').write({digest!r})")  # skipped with -R, like install
 
 

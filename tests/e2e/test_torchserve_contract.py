@@ -28,7 +28,17 @@ from marline.core import DeployConfig, read_config
 from marline.deploy import Server, serving
 from marline.deploy._folders import new_folder, own
 from marline.deploy._guard import end_tree
-from marline.deploy._settings import Ports, command, environment, free_ports, java_home_of, log4j, metrics, properties
+from marline.deploy._settings import (
+    AOT_CACHE,
+    Ports,
+    command,
+    environment,
+    free_ports,
+    java_home_of,
+    log4j,
+    metrics,
+    properties,
+)
 
 pytestmark = pytest.mark.e2e
 
@@ -231,6 +241,13 @@ def batches(ours: Server, asker: Asker, archive: Callable[..., Path]) -> dict[st
 
     with ThreadPoolExecutor(2) as loaders:
         return dict(zip([*names, "json"], loaders.map(load, [*names, "json"]), strict=True))
+
+
+def test_java_begins_with_the_classes_of_an_earlier_start(ours: Server) -> None:
+    """`nox -s env` had it learn them; Java says nothing of its own accord where it passes them over."""
+    java = int((ours.folder / "java.pid").read_text())
+
+    assert str(AOT_CACHE) in Path(f"/proc/{java}/maps").read_text()
 
 
 def test_a_delay_of_0_ends_a_batch_at_2_and_one_of_1_ms_fills_it(batches: Mapping[str, int]) -> None:

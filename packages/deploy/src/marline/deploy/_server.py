@@ -28,7 +28,7 @@ from marline.deploy._gpu import gpu_environment
 from marline.deploy._guard import guard_command
 from marline.deploy._logs import Mark
 from marline.deploy._preflight import check_archive, preflight
-from marline.deploy._settings import Ports, asked_at, command, environment, free_ports, java_home_of, log4j, metrics, properties
+from marline.deploy._settings import Ports, asked_at, command, environment, free_ports, java_home_of, write_settings
 from marline.deploy._tokens import Tokens, read_tokens, renewing, write_private
 from marline.deploy._worker_log import first_failure, newest_failure, said, seen_to, starts
 
@@ -246,9 +246,7 @@ def _start(
     folder: Path, ports: Ports, config: DeployConfig, logs: Path, more: Mapping[str, str], *, installs: bool, gpus: int
 ) -> subprocess.Popen[bytes]:
     java_home = java_home_of(config)
-    (folder / "config.properties").write_text(properties(folder, ports, config, installs=installs, gpus=gpus))
-    (folder / "log4j2.xml").write_text(log4j(logs.resolve()))
-    (folder / "metrics.yaml").write_text(metrics())
+    write_settings(folder, ports, config, logs, installs=installs, gpus=gpus)
     told = {
         "command": command(folder, java_home, sys.executable),
         "env": environment(folder, logs.resolve(), java_home, dict(more), installs=installs),

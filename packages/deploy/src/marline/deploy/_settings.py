@@ -28,6 +28,7 @@ EVENT = (  # one JSON object a line; the handler begins what it says of a failed
     """"request_id":"%replace{%m}{(?s)^(?:request ([0-9a-f-]+) .*|.*)$}{$1}","""
     """"message":"%enc{%m}{JSON}","exception":"%enc{%ex}{JSON}"}%n"""
 )
+AOT_CACHE = Path(sys.prefix) / "torchserve.aot"  # 44 MB
 LOG_MB, LOG_BACKUPS = 10, 3  # 120 MB for the three logs of a server, however long it runs
 SECRETS = "(?i).*(key|token|secret|password|credential|aws_|hf_).*"
 
@@ -158,6 +159,15 @@ def _rolling(logs: Path, name: str, pattern: str) -> str:
     </RollingFile>"""
 
 
+def write_settings(
+    folder: Path, ports: Ports, config: DeployConfig, logs: Path, *, installs: bool = False, gpus: int = 0
+) -> None:
+    """Leave in the folder of a server the three files that it reads."""
+    (folder / "config.properties").write_text(properties(folder, ports, config, installs=installs, gpus=gpus))
+    (folder / "log4j2.xml").write_text(log4j(logs.resolve()))
+    (folder / "metrics.yaml").write_text(metrics())
+
+
 def environment(folder: Path, logs: Path, java_home: Path, more: dict[str, str], *, installs: bool = False) -> dict[str, str]:
     """An allow-list, never ours: what is in our environment does not reach model code.
 
@@ -202,17 +212,20 @@ def default_java_home() -> Path:
 def command(folder: Path, java_home: Path, python: str) -> list[str]:
     """How torchserve itself starts Java (`ts/model_server.py`), without the Python process in between.
 
-    Java is our direct child that way and can be told to die with its guard.
+    Java is our direct child that way and can be told to die with its guard. It begins with the classes of its first start
+    (`training`), where those are of the installed Java.
     """
     home = Path(ts.__file__).parent
+    learned = java_home == default_java_home() and AOT_CACHE.is_file()
     return [
         str(java_home / "bin" / "java"),
+        *[f"-XX:AOTCache={AOT_CACHE}"] * learned,
         f"-Dmodel_server_home={home.parent}",
         f"-Dlog4j.configurationFile=file://{folder / 'log4j2.xml'}",
         f"-Djava.io.tmpdir={folder / 'temp'}",
         "-Xmx512m",
         "-cp",
-        f".:{home / 'frontend' / '*'}",
+        f"{home / 'frontend' / '*'}",  # without the working folder, which torchserve adds: Java learns nothing then
         "org.pytorch.serve.ModelServer",
         "--python",
         python,
