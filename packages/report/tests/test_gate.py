@@ -16,7 +16,7 @@ from marline.core import GateRefused, ReportConfig, parse_rules
 from marline.loadtest import Measurement, percentile
 from marline.report import enforce
 from marline.report._gate import judged, lines, state_of
-from marline.report._metrics import bootstrapped, percentiles, together
+from marline.report._metrics import _service_noise, bootstrapped, percentiles, together
 from marline.report._ratios import Pair, pair
 
 SECONDS, DRAWS, SURE = 40.0, 100, 0.99
@@ -74,7 +74,7 @@ class Runs:
             "memory_mb": {"value": 300, "low": 290, "high": 310},
             "cold_start_s": {"value": 7.0, "low": 7.0, "high": 7.0},
             "curve_ms": {"1": {"value": 10.0, "se": 0.01, "blocks": 10, "samples": 40}},
-            "noise": dict.fromkeys(("p50_ms", "p95_ms", "p99_ms"), 0.0),
+            "noise": dict.fromkeys(("p50_ms", "p95_ms", "p99_ms", "service_ms"), 0.0),
             "rate_noise": 0.01,
             **percentiles(own, SECONDS, SURE),
             **told,
@@ -158,6 +158,40 @@ def test_what_the_pair_differed_by_is_not_taken_for_a_change(run: Runs) -> None:
     assert ("refused", "fired") == (calm["state"], calm["rules"][0]["state"])
     assert ("passed", "undecided") == (noisy["state"], noisy["rules"][0]["state"])
     assert "refused" == gate("p99_ms > 1.1 * baseline", now, then, undecided="fail")["state"]
+
+
+def trial_in_worker(ms: float, samples: int = 100) -> dict[str, Any]:
+    return {"batch_size": 1, "samples": samples, "mean_batch": 1.0, "stages_ms": {"pre_ms": 1.0, "inference_ms": ms - 1.0}}
+
+
+def test_what_a_pair_differed_by_in_the_worker_is_what_its_jitter_does_not_explain() -> None:
+    """Of 100 batches each with a jitter of 10 %, the means differ by 1.4 % by luck."""
+    curve = [{"batch": 1, "stages_ms": np.random.default_rng(0).lognormal(3, 0.1, (4000, 1)).tolist()}]
+
+    by_luck, more = (_service_noise(curve, trial_in_worker(20.0), trial_in_worker(other)) for other in (20.2, 22.0))
+
+    assert 0.0 == by_luck
+    assert pytest.approx(math.log(1.1) ** 2 - 2 * 0.1**2 / 100, rel=0.02) == more
+
+
+def test_without_reports_of_batches_the_latencies_of_the_pair_stand_for_it() -> None:
+    curve = [{"batch": 1, "stages_ms": [[20.0]] * 30}]
+
+    assert _service_noise(curve, trial_in_worker(20.0) | {"stages_ms": None}, trial_in_worker(20.0)) is None
+    assert _service_noise([{"batch": 2}], trial_in_worker(20.0), trial_in_worker(20.0)) is None
+
+
+@pytest.mark.parametrize(
+    ("noise", "state"), [({"p50_ms": 0.01, "service_ms": 0.0}, "fired"), ({"service_ms": 0.01}, "undecided")]
+)
+def test_the_time_of_a_batch_is_compared_with_the_noise_of_the_worker_alone(
+    run: Runs, noise: dict[str, float], state: str
+) -> None:
+    now, then = run(1), run(2)
+    now["metrics"]["curve_ms"]["1"] = {"value": 12.0, "se": 0.01, "blocks": 10, "samples": 40}
+    now["metrics"]["noise"] |= noise
+
+    assert state == gate("t1_ms > 1.1 * baseline", now, then)["rules"][0]["state"]
 
 
 def test_near_the_limit_a_little_less_capacity_is_no_regression(run: Runs) -> None:

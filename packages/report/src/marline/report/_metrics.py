@@ -3,7 +3,7 @@
 A latency or a service time has `se`, the standard deviation of its logarithm, by a circular block bootstrap (Politis and
 Romano, 1992): neighbours in a queue are late together, so blocks of neighbours are drawn, not requests. Of two trials with the
 same arrivals the same blocks are drawn, as the same moments are hard for both. A rate lies between two trials. `noise` is what
-two trials of the same (A/A) differed by beyond that, as a variance of the logarithm.
+two trials of the same (A/A) differed by beyond that, as a variance of the logarithm: of latencies, and of a batch's time.
 """
 
 import math
@@ -179,7 +179,22 @@ def _noise(result: Mapping[str, Any], tune: Path) -> dict[str, float] | None:
         if se is not None and one[name] and other[name]:
             most = max(most, math.log(one[name] / other[name]) ** 2 - se**2)
         found[name] = round(most, 6)
-    return found
+    service = _service_noise(result["curve"], one, other)
+    return found | {"service_ms": found["p50_ms"] if service is None else round(service, 6)}
+
+
+def _service_noise(curve: Sequence[Mapping[str, Any]], *pair: Trial) -> float | None:
+    """The same of the time in the worker, which no queue magnifies: less what the jitter of so many batches explains.
+
+    None where the handler does not report its batches.
+    """
+    rows = [sum(row) for point in curve if point["batch"] == pair[0]["batch_size"] for row in point.get("stages_ms", ())]
+    times = [sum((trial.get("stages_ms") or {}).values()) for trial in pair]
+    if len(rows) < FEWEST or not all(times):
+        return None
+    batches = [trial["samples"] / trial["mean_batch"] for trial in pair]
+    explained = float(np.log(rows).var(ddof=1)) * sum(1 / count for count in batches)
+    return max(0.0, math.log(times[0] / times[1]) ** 2 - explained)
 
 
 def _limits(trials: Sequence[Trial], config: Mapping[str, Any], floor: float | None) -> dict[str, float | None]:

@@ -59,7 +59,7 @@ def pair(metric: str, now: Report, then: Report | None) -> Pair:
         here, there = ours["curve_ms"].get(size), None if theirs is None else theirs["curve_ms"].get(size)
         if here is None or (theirs is not None and there is None):
             return Pair({}, problem=f"batches of {size} are not in both service curves", is_invalid=True)
-        return Pair(here, there, _noise("p50_ms", ours, theirs))
+        return Pair(here, there, _noise("service_ms", ours, theirs))
     if metric == "memory_mb" and theirs is not None and ours["baseline"] is not None:
         ours = ours["baseline"]  # of the same setting
     here, there = ours.get(metric), None if theirs is None else theirs.get(metric)
