@@ -33,6 +33,10 @@ STAGES = {
     "tune": "Stage 6: find batch size and delay with real load: nox -s tune -- model=digits_cnn tune.slo_ms=50",
     "report": "Stage 7: the capacity report; of finished runs: list=true, compare=A,B, accept=RUN; what if: plan.rps=100000",
 }
+LEARNED_ONCE = (  # what each start would do anew: Java's classes of TorchServe, and the tables of Prefect's database
+    ("marline.deploy.training",),
+    ("prefect", "server", "database", "upgrade", "-y"),
+)
 LOCAL = "deploy.target=local"
 OF_RUNS = ("list=", "compare=", "accept=")
 FIRST_PARTY = (
@@ -50,13 +54,13 @@ NEEDED_UNSEEN = {  # dependencies whose files, programs or generated code are us
 
 @nox.session(default=False)
 def env(session: nox.Session) -> None:
-    """Install every package, editable, into the one environment all commands share.
+    """Install every package, editable, into the one environment all commands share, and do there what is needed once.
 
     Does nothing while the constraints, the tools and all package metadata are unchanged.
     """
     tools = nox.project.dependency_groups(PYPROJECT, "dev")
     files = [Path("constraints.txt"), *(package / "pyproject.toml" for package in PACKAGES)]
-    parts = [" ".join(tools).encode(), *(file.read_bytes() for file in files)]
+    parts = [" ".join(tools).encode(), repr(LEARNED_ONCE).encode(), *(file.read_bytes() for file in files)]
     digest = hashlib.sha256(b"\0".join(parts)).hexdigest()
     stamp = Path(session.virtualenv.location) / "installed.sha256"
     if stamp.exists() and stamp.read_text() == digest:
@@ -64,7 +68,11 @@ def env(session: nox.Session) -> None:
     stamp.unlink(missing_ok=True)  # a failed install must not look finished
     editable = [word for package in PACKAGES for word in ("-e", str(package))]
     session.install("-c", "constraints.txt", *tools, *editable)  # one call: one resolution for all
-    session.run_install("python", "-m", "marline.deploy.training", env=QUIET)
+    empty = Path(session.virtualenv.location).absolute() / "prefect.db"
+    empty.unlink(missing_ok=True)
+    database = {"PREFECT_API_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{empty}", "PREFECT_HOME": session.create_tmp()}
+    for words in LEARNED_ONCE:
+        session.run_install("python", "-m", *words, env=QUIET | database)
     session.run_install("python", "-c", f"open({str(stamp)!r}, 'w').write({digest!r})")  # skipped with -R, like install
 
 

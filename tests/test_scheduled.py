@@ -147,6 +147,28 @@ def test_an_address_is_shown_without_its_password() -> None:
     assert "postgresql+asyncpg://host:5432/prefect" == server.without_password(told)
 
 
+def test_a_database_begins_with_the_tables_of_an_empty_one_and_keeps_what_it_has(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in (server.DATABASE, server.NEWER):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(server, "EMPTY", tmp_path / "empty.db")
+    homes = [tmp_path / name for name in ("without", "first", "named")]
+    for home in homes:
+        home.mkdir()
+
+    server.make_tables(homes[0])
+    server.EMPTY.write_bytes(b"tables")
+    server.make_tables(homes[1])
+    server.EMPTY.write_bytes(b"others")
+    server.make_tables(homes[1])
+    monkeypatch.setenv(server.NEWER, "postgresql+asyncpg://host/prefect")
+    server.make_tables(homes[2])
+
+    assert [[], ["prefect.db"], []] == [sorted(file.name for file in home.iterdir()) for home in homes]
+    assert b"tables" == (homes[1] / "prefect.db").read_bytes()
+
+
 def test_a_worker_asks_for_a_server(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
 

@@ -21,6 +21,7 @@ import psutil
 import pytest
 
 from marline.core import Manifest, read_manifest
+from pipelines.server import make_tables
 
 ROOT = Path(__file__).parents[2]
 MODEL = "digits_cnn"
@@ -141,6 +142,7 @@ def place() -> Iterator[Place]:
 def sharing(place: Place, until: Callable[..., float], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     """The same place with one Prefect server for all its runs, for tests that are not about a run's beginning or end."""
     home, free = tmp_path_factory.mktemp("prefect"), socket.create_server(("127.0.0.1", 0))
+    make_tables(home)
     port = free.getsockname()[1]
     free.close()
     environment = {**os.environ, "PREFECT_HOME": str(home), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
