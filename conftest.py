@@ -5,6 +5,7 @@ import signal
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 from xdist.scheduler import LoadScopeScheduling
 
 # A shell that starts us in the background ignores Ctrl-C for us, and what we start inherits that.
@@ -13,6 +14,10 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # More processes than cores, each with OpenMP's threads: one that waits for another by spinning holds the core it waits for.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+# How fast hypothesis draws depends on what else this machine does, and its first text on a table of Unicode it makes then.
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")
 
 
 # Runs on one server of Prefect's, in this order: the one that is tuned when no other run measures, as only one can.

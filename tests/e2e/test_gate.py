@@ -25,9 +25,11 @@ def own(sharing: Any, smoke: Any, tmp_path_factory: pytest.TempPathFactory) -> A
 
 
 @pytest.fixture(scope="module")
-def gated(own: Any, quick: tuple[str, ...]) -> Any:
-    """The same run again with rules of which one always fires."""
-    return own.run("pipelines", "model=digits_cnn", *quick, f"report.fail_if={IMPOSSIBLE} or {CERTAIN}")
+def gated(own: Any, smoke: Any, quick: tuple[str, ...]) -> Any:
+    """The same model again, of batches the chosen one alone, with rules of which one always fires."""
+    chosen = json.loads((smoke.run / "report" / "report.json").read_text())["chosen"]
+    sizes = [f"tune.batch_sizes=[{max(2, chosen['batch_size'])}]", f"tune.max_batch_delays_ms=[{chosen['max_batch_delay_ms']}]"]
+    return own.run("pipelines", "model=digits_cnn", *quick, *sizes, f"report.fail_if={IMPOSSIBLE} or {CERTAIN}")
 
 
 def test_the_load_that_confirmed_the_baseline_is_sent_again(gated: Any, smoke: Any) -> None:

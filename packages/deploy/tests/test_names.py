@@ -1,6 +1,6 @@
 import marline.deploy
 
-COMMANDS = {"doctor", "probe", "serve", "start", "status", "target"}
+COMMANDS = {"doctor", "probe", "serve", "start", "status", "target", "training"}
 
 
 def test_public_names() -> None:
