@@ -20,8 +20,12 @@ settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCh
 settings.load_profile("busy")
 
 
-# Runs on one server of Prefect's, in this order: the one that is tuned when no other run measures, as only one can.
-OWN_RUNS = tuple(f"tests/e2e/test_{name}.py" for name in ("new_model", "from_scratch", "models"))
+# Runs on one server of Prefect's.
+OWN_RUNS = tuple(f"tests/e2e/test_{name}.py" for name in ("new_model", "models"))
+# Read what the smoke run left, and take nothing from its cache: a copy of it does.
+OF_A_COPY = tuple(
+    f"tests/e2e/test_{name}.py" for name in ("digits", "gate", "report", "report_figures", "serve", "swap", "targets")
+)
 ALONE = tuple(  # start servers, but need no run of the others
     f"tests/e2e/test_{name}.py" for name in ("archive", "clients", "custom_service", "observation", "torchserve_contract")
 )
@@ -31,12 +35,14 @@ LONG = ("tests/test_exports.py", "packages/export/", "tests/test_readmes.py")  #
 
 
 class Together(LoadScopeScheduling):
-    """Keeps on one worker what shares costly fixtures: a package, `OWN_RUNS`, and all else in `tests/e2e` but `ALONE`."""
+    """Keeps on one worker what shares costly fixtures: a package, and of `tests/e2e` each of the groups above."""
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
         if file in OWN_RUNS:
             return "own runs"
+        if file in OF_A_COPY:
+            return "of a copy"
         return file if file in ALONE else "/".join(file.split("/")[:2])
 
 
@@ -45,14 +51,14 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeSch
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes longest begins first: the smoke run and all that looks at it, runs of other models, then other servers."""
+    """What takes longest begins first: the smoke run and what goes on from it, then other models; its copies when it is there."""
     items.sort(key=_turn)
 
 
 def _turn(item: pytest.Item) -> tuple[int, int]:
     file = item.nodeid.partition("::")[0]
     if item.get_closest_marker("e2e") is None:
-        return 3, int(not file.startswith(LONG))
+        return 4, int(not file.startswith(LONG))
     if file in OWN_RUNS:
         return 1, OWN_RUNS.index(file)
-    return 2 if file in ALONE else 0, 0
+    return 2 if file in ALONE else 3 if file in OF_A_COPY else 0, 0

@@ -189,10 +189,10 @@ def _service_noise(curve: Sequence[Mapping[str, Any]], *pair: Trial) -> float | 
     None where the handler does not report its batches.
     """
     rows = [sum(row) for point in curve if point["batch"] == pair[0]["batch_size"] for row in point.get("stages_ms", ())]
-    times = [sum((trial.get("stages_ms") or {}).values()) for trial in pair]
+    times = [float(sum((trial.get("stages_ms") or {}).values())) for trial in pair]
     if len(rows) < FEWEST or not all(times):
         return None
-    batches = [trial["samples"] / trial["mean_batch"] for trial in pair]
+    batches = [float(trial["samples"] / trial["mean_batch"]) for trial in pair]
     explained = float(np.log(rows).var(ddof=1)) * sum(1 / count for count in batches)
     return max(0.0, math.log(times[0] / times[1]) ** 2 - explained)
 
