@@ -51,7 +51,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeSch
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes longest begins first: the smoke run and what goes on from it, then other models; its copies when it is there."""
+    """What takes longest begins first: the smoke run and what goes on from it, then other models; copies come late."""
     items.sort(key=_turn)
 
 
