@@ -207,3 +207,4 @@ def test_ctrl_c_in_a_terminal_ends_a_pipeline_within_seconds_and_leaves_nothing(
         pipeline.stderr.read().strip().splitlines()
     )
     until(lambda: not place.ours(), DEADLINE_S, "no process of ours")
+    until(lambda: not place.servers, DEADLINE_S, "no folder of a server")

@@ -5,10 +5,12 @@ import os
 import signal
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from marline.core import STAGES, import_file
@@ -122,4 +124,8 @@ def again(own: Any, quick: tuple[str, ...]) -> dict[str, Any]:
 
 def java(own: Any) -> list[Any]:
     """The servers that runs of ours have started."""
-    return [process for process in own.ours() if process.name() == "java"]
+    found = []
+    for process in own.ours():
+        with suppress(psutil.NoSuchProcess):  # it ended since
+            found += [process] * (process.name() == "java")
+    return found

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -205,9 +206,14 @@ def serving(
     logs.mkdir(parents=True, exist_ok=True)
     seen = seen_gpus(gpus)
     for attempt in range(1, STARTS + 1):
-        folder, ports = new_folder(), free_ports(config.ports)
-        more = {**_told_workers(folder, accelerator, threads), **gpu_environment(seen)}
-        guard = _start(folder, ports, config, logs, more, installs=installs, gpus=len(seen))
+        folder = new_folder()
+        try:
+            ports = free_ports(config.ports)
+            more = {**_told_workers(folder, accelerator, threads), **gpu_environment(seen)}
+            guard = _start(folder, ports, config, logs, more, installs=installs, gpus=len(seen))
+        except BaseException:  # Ctrl-C too: no guard looks after the folder yet, and the next start may be far away
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
         try:
             client = _connect(guard, folder, ports, config, logs)
         except ServerError:
