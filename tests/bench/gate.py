@@ -27,10 +27,10 @@ from packages.tune.bench.parts.kept import MEASURING, once
 TRIES, TRY_S = 10, 600.0
 RULES = "p99_ms > 1.1 * baseline or batch_ms > 1.05 * baseline or rps < 0.9 * baseline"
 HOME = Path("artifacts/bench/gate")
-QUICK = (  # a small profile: two batch sizes, an A/A pair of 16 s each, confirmations of 10 s
+QUICK = (  # a small profile: two batch sizes, an A/A pair of 8 s each, confirmations of 10 s
     *("model=digits_cnn", "accelerator=rn50_t4_pytorch_eager_amp", "time_scale=2", "loadtest.warmup_s=1"),
     *("tune.slo_ms=200", "tune.percentile=95", "tune.batch_sizes=[4,8]", "tune.max_batch_delays_ms=[2]"),
-    *("tune.trial_s=8", "tune.steps=2", "tune.confirm_s=10"),
+    *("tune.trial_s=4", "tune.steps=1", "tune.confirm_s=10"),
     *("tune.curve_repeats=15", "export.batch_sizes=[1,2,3]", "export.fuse=false", "export.channels_last=false"),
     *(f"artifacts={HOME}", "keep_runs=100", "fresh=tune"),
 )
