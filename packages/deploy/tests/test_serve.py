@@ -41,6 +41,16 @@ def test_smoke_and_emulated_runs_are_passed_over(tmp_path: Path) -> None:
     assert shippable == servable(config_of(), tmp_path).folder
 
 
+@pytest.mark.parametrize(("gate", "place"), [({"state": "refused"}, 0), ({"state": "passed"}, 1), (None, 1)])
+def test_a_run_that_its_gate_refused_is_passed_over(tmp_path: Path, gate: dict[str, str] | None, place: int) -> None:
+    both = [tuned(tmp_path, OLD), tuned(tmp_path, NEW)]
+    report = both[1].with_name("report")
+    report.mkdir()
+    seal(report, model="digits_cnn", config=Section(), inputs=[], facts={"gate": gate}, started=time.monotonic())
+
+    assert both[place] == servable(config_of(), tmp_path).folder
+
+
 def test_a_run_that_is_named_is_served_whatever_it_is(tmp_path: Path) -> None:
     smoke = tuned(tmp_path, OLD, profile="smoke")
 

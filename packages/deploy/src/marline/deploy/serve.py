@@ -80,18 +80,27 @@ def refuse_served(configs: Sequence[Config]) -> None:
 
 
 def servable(config: Config, artifacts: Path) -> Manifest:
-    """The tune stage of the newest run that may be served: neither of profile smoke nor emulated, or the one named."""
+    """The tune stage of the newest run that may be served: not of profile smoke, emulated, or refused; or of the one named."""
     if config.run is not None:
         return read_manifest(artifacts / config.model / config.run / "tune")
     for run in reversed(runs(artifacts, config.model)):
         if (run / "tune" / "manifest.json").is_file():
             tuned = read_manifest(run / "tune")
-            if tuned.facts["profile"] != "smoke" and tuned.facts["accelerator"]["kind"] != "emulated":
+            real = tuned.facts["profile"] != "smoke" and tuned.facts["accelerator"]["kind"] != "emulated"
+            if real and not _is_refused(run):
                 return tuned
     raise RequestError(
-        f"no tuned archive of {config.model} in {artifacts} that is neither of profile smoke nor emulated; "
-        f"make one with nox -s pipeline -- model={config.model}, or name a run: run=RUN"
+        f"no tuned archive of {config.model} in {artifacts} that is neither of profile smoke nor emulated, and that no gate "
+        f"refused; make one with nox -s pipeline -- model={config.model}, or name a run: run=RUN"
     )
+
+
+def _is_refused(run: Path) -> bool:
+    """Whether the report of a run says that it is worse than `report.fail_if` allows."""
+    if not (run / "report" / "manifest.json").is_file():
+        return False
+    gate = read_manifest(run / "report").facts.get("gate")
+    return bool(gate and gate["state"] == "refused")
 
 
 def serve(configs: Sequence[Config], tuned: Sequence[Manifest]) -> None:
