@@ -8,7 +8,6 @@ from marline.load._python import from_python
 from marline.load._source import Source
 from marline.load._timm import from_timm
 from marline.load._torchscript import from_torchscript
-from marline.load._torchvision import from_torchvision
 from marline.load._transformers import from_transformers
 
 READERS: dict[str, Callable[[LoadConfig], Source]] = {
@@ -16,10 +15,14 @@ READERS: dict[str, Callable[[LoadConfig], Source]] = {
     "python": from_python,
     "timm": from_timm,
     "torchscript": from_torchscript,
-    "torchvision": from_torchvision,
 }  # everything else is a Hugging Face repository: hf:, package:, or a folder
 
 
 def source_of(config: LoadConfig) -> Source:
     """What `config.source` names, looked at and not yet loaded."""
-    return READERS.get(config.source.partition(":")[0], from_transformers)(config)
+    kind = config.source.partition(":")[0]
+    if kind == "torchvision":
+        from marline.load._torchvision import from_torchvision  # noqa: PLC0415 - more than a second, which others do without
+
+        return from_torchvision(config)
+    return READERS.get(kind, from_transformers)(config)
