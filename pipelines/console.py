@@ -20,7 +20,6 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from marline.core import STAGES, Manifest, listening
-from marline.report import summary
 
 
 @dataclass
@@ -111,6 +110,8 @@ class Console:
 
     def summarise(self, manifest: Manifest) -> None:
         """The table a run ends with."""
+        from marline.report import summary  # noqa: PLC0415 - it is there by now, and takes a second to import
+
         report = json.loads(manifest.path("report.json").read_text())
         rows = [*summary(report), ("report", str(self.run / "report" / "report.html"))]
         self.terminal.print()

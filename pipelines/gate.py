@@ -2,10 +2,12 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import marline.report
 from marline.core import STAGES, Accelerator, Config, Manifest, accept, project_root
-from marline.tune import Baseline, Setting
+
+if TYPE_CHECKING:
+    from marline.tune import Baseline
 
 SENT = ("rps", "seconds", "warmup_s", "seed")
 
@@ -15,7 +17,7 @@ class Gate:
     """A run's configuration as it is carried out, and the load of its baseline that it sends too."""
 
     config: Config
-    baseline: Baseline | None = None
+    baseline: "Baseline | None" = None
     accepts: bool = False  # whether a run that passes is the next one's baseline
 
     @classmethod
@@ -27,6 +29,9 @@ class Gate:
         told = config.report
         if told.fail_if is None:
             return cls(config)
+        import marline.report  # noqa: PLC0415 - both take a second to import, which a run without a gate begins without
+        from marline.tune import Baseline, Setting  # noqa: PLC0415 - as above
+
         then = marline.report.find(told.baseline, project_root() / config.artifacts / config.model)
         scheduled = config.fresh is not None and STAGES.index(config.fresh) <= STAGES.index("tune")
         accepts = scheduled and told.baseline == "accepted"
@@ -45,6 +50,8 @@ class Gate:
 
     def settle(self, reported: Manifest, folder: Path) -> None:
         """GateRefused with the numbers, or where this is a scheduled run the next one's baseline."""
+        import marline.report  # noqa: PLC0415 - as above
+
         gate = reported.facts["gate"]
         marline.report.enforce(gate)
         if self.accepts and gate is not None and not gate["differs"]:

@@ -20,7 +20,6 @@ from prefect.artifacts import (
 )
 
 from marline.core import STAGES, Config, Manifest
-from marline.report import summary
 
 PICTURE = "throughput_latency.svg"
 LOG = logging.getLogger(__name__)
@@ -50,6 +49,8 @@ class Page:
                 self._report(manifest)
 
     def _report(self, manifest: Manifest) -> None:
+        from marline.report import summary  # noqa: PLC0415 - it is there by now, and takes a second to import
+
         found = json.loads(manifest.path("report.json").read_text())
         rows = [{"": name, "found": value} for name, value in summary(found)]
         what = f"{self.model}, run {manifest.run}"

@@ -19,7 +19,6 @@ from prefect import flow, task, unmapped
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from marline.core import STAGES, Config, project_root
-from marline.report import summary
 
 COLUMNS = ("verdict", "chosen", "gain", "replicas", "weights", "accelerator")
 PAGE = """<!doctype html>
@@ -92,6 +91,8 @@ def life(model: str, words: list[str], apart: bool) -> Life:
 
 def index(artifacts: Path, lives: Sequence[Life]) -> Path:
     """Write index.html with a line per model: what its newest report found and where it is, or why there is none."""
+    from marline.report import summary  # noqa: PLC0415 - it takes a second to import, in which the first model can begin
+
     rows: list[dict[str, object]] = []
     for one in lives:
         if one.code:

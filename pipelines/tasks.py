@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prefect import Task, task
 from prefect.client.schemas.objects import State, TaskRun
@@ -19,8 +19,6 @@ from prefect.task_engine import TaskRunTimeoutError
 import marline.archive
 import marline.deploy
 import marline.load
-import marline.report
-import marline.tune
 from marline.core import (
     STAGES,
     Accelerator,
@@ -42,11 +40,12 @@ from marline.core import (
     verify,
 )
 from marline.handler import beside, handler_of
-from marline.report import StageTime
-from marline.tune import Baseline
 from pipelines.console import Console, Line
 from pipelines.patience import DELAY_S, passing
 from pipelines.store import Store, by_key, of_run
+
+if TYPE_CHECKING:
+    from marline.tune import Baseline
 
 MEASURED = ("deploy", "tune")  # what they find out is true of this machine only
 AFTERWARDS = {  # of deploy: where a finished run goes, and how a server takes it
@@ -62,9 +61,9 @@ class Run:
     accelerator: Accelerator
     folder: Path
     console: Console
-    baseline: Baseline | None = None  # whose load is sent too
+    baseline: "Baseline | None" = None  # whose load is sent too
     store: Store | None = None
-    times: list[StageTime] = field(default_factory=list)
+    done: list[tuple[Manifest, bool]] = field(default_factory=list)  # and whether it was cached
     unsent: dict[str, Manifest] = field(default_factory=dict)  # by their places in the store
 
     def stage(self, work: Callable[..., Manifest], *inputs: Manifest) -> Manifest:
@@ -85,7 +84,7 @@ class Run:
                 self._keep(by_key(name, key), manifest, line, anew=not cached)
             line.done(manifest, cached=cached, fetched=fetched)
         adopt(self.folder, manifest)
-        self.times.append(StageTime(name=name, seconds=manifest.seconds, cached=cached, run=manifest.run))
+        self.done.append((manifest, cached))
         return manifest
 
     def deliver(self) -> None:
@@ -220,12 +219,17 @@ def deploy(run: Run, exported: Manifest, archived: Manifest) -> Manifest:
 
 
 def tune(run: Run, *inputs: Manifest) -> Manifest:
+    import marline.tune  # noqa: PLC0415 - optimisers of scipy, as `report` brings matplotlib: a second for all that comes before
+
     return marline.tune.tune(run.config, run.accelerator, inputs, run.out("tune"), run.baseline)
 
 
 def report(run: Run, *inputs: Manifest) -> Manifest:
-    told = run.config.report
-    return marline.report.report(run.config.model, told, inputs, run.times, run.folder.name, run.out("report"))
+    import marline.report  # noqa: PLC0415 - as above
+
+    told, times = run.config.report, [(one.stage, one.seconds, cached, one.run) for one, cached in run.done]
+    stages = [marline.report.StageTime(*time) for time in times]
+    return marline.report.report(run.config.model, told, inputs, stages, run.folder.name, run.out("report"))
 
 
 def _key(stage: str, run: Run, inputs: tuple[Manifest, ...]) -> str:
