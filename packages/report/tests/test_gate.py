@@ -344,4 +344,5 @@ def test_a_refused_run_has_its_report_all_the_same(make: Make, tmp_path: Path) -
         page = (folder / name).read_text()
         assert "Baseline" in page
         assert "refused without a baseline" in page
+        assert "REFUSED without a baseline: rps &lt; 100; the numbers are under Baseline" in page
     assert json.loads((folder / "manifest.json").read_text())["facts"]["gate"]["state"] == "refused"

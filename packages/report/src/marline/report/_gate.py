@@ -21,7 +21,7 @@ def judged(config: ReportConfig, now: Report, then: Report | None) -> dict[str, 
         return None
     differs = differences(now, then) if then is not None else []
     rules = [_judged(rule, now, then, differs) for rule in parse_rules(config.fail_if)]
-    refusing = {"fired", "invalid", *(["undecided"] if config.undecided == "fail" else [])}
+    refusing = _refusing(config.undecided)
     return {
         "run": then["run"] if then is not None else None,
         "differs": differs,
@@ -29,6 +29,20 @@ def judged(config: ReportConfig, now: Report, then: Report | None) -> dict[str, 
         "rules": rules,
         "state": REFUSED if any(rule["state"] in refusing for rule in rules) else PASSED,
     }
+
+
+def _refusing(undecided: str) -> set[str]:
+    """The states of a rule that refuse a run."""
+    return {"fired", "invalid", *(["undecided"] if undecided == "fail" else [])}
+
+
+def refusal(report: Mapping[str, Any]) -> list[str]:
+    """What the report of a refused run says before all else; nothing of another."""
+    gate = report["baseline"]
+    if gate is None or gate["state"] != REFUSED:
+        return []
+    broken = [rule["rule"] for rule in gate["rules"] if rule["state"] in _refusing(gate["undecided"])]
+    return [f"{lines(gate)[0].replace(REFUSED, REFUSED.upper(), 1)}: {' and '.join(broken)}; the numbers are under Baseline"]
 
 
 def lines(gate: Mapping[str, Any]) -> list[str]:

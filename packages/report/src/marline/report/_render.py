@@ -9,7 +9,7 @@ import jinja2
 from markupsafe import Markup
 
 from marline.report import _found, _planning, _tables
-from marline.report._gate import gate_table, lines
+from marline.report._gate import gate_table, lines, refusal
 from marline.report._notes import figures, frontend, notes, register, untested
 from marline.report._pictures import Drawn
 from marline.report._remarks import remarks
@@ -48,6 +48,7 @@ def _words(report: dict[str, Any]) -> dict[str, Any]:
     tables = {name: getattr(home, name)(report) for home, names in TABLES.items() for name in names}
     return {
         "report": report,
+        "marks": [*refusal(report), *report["verdict"]["marks"]],
         "predicted": bool(report["map"]),
         "sign": SIGNS[report["chosen"]["slo_met"]],
         "met": "met" if report["chosen"]["slo_met"] else "open",
