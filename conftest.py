@@ -5,7 +5,7 @@ import signal
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis.strategies import text
 from xdist.scheduler import LoadScopeScheduling
 
 # A shell that starts us in the background ignores Ctrl-C for us, and what we start inherits that.
@@ -14,10 +14,6 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # More processes than cores, each with OpenMP's threads: one that waits for another by spinning holds the core it waits for.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
-# How fast hypothesis draws depends on what else this machine does, and its first text on a table of Unicode it makes then.
-settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("busy")
 
 
 # Runs on one server of Prefect's.
@@ -44,6 +40,12 @@ class Together(LoadScopeScheduling):
         if file in OF_A_COPY:
             return "of a copy"
         return file if file in ALONE else "/".join(file.split("/")[:2])
+
+
+@pytest.fixture(scope="session", autouse=True)
+def characters() -> None:
+    """On a machine's first text hypothesis makes a table of Unicode, for seconds that it would charge a test with."""
+    text().validate()
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:

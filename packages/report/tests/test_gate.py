@@ -194,6 +194,14 @@ def test_the_time_of_a_batch_is_compared_with_the_noise_of_the_worker_alone(
     assert state == gate("t1_ms > 1.1 * baseline", now, then)["rules"][0]["state"]
 
 
+def test_a_baseline_from_before_the_worker_s_noise_was_told_is_compared_with_that_of_its_latencies(run: Runs) -> None:
+    now, then = run(1), run(2)
+    now["metrics"]["curve_ms"]["1"] = {"value": 12.0, "se": 0.01, "blocks": 10, "samples": 40}
+    then["metrics"]["noise"] = {"p50_ms": 0.01, "p95_ms": 0.01, "p99_ms": 0.01}
+
+    assert "undecided" == gate("t1_ms > 1.1 * baseline", now, then)["rules"][0]["state"]
+
+
 def test_near_the_limit_a_little_less_capacity_is_no_regression(run: Runs) -> None:
     """t(4) = 47.5 ms is 95 % busy at 80 requests/s: 3 % of capacity are 57 % of latency then; at 10 % they are nothing."""
     busy, idle = (
