@@ -9,6 +9,7 @@ import select
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -38,14 +39,16 @@ def ending_with_us(grace_s: float = 0.0) -> Iterator[None]:
 def interruptible() -> Iterator[None]:
     """Inside, whatever is raised once an interrupt came is that interrupt: a half imported library raises anything."""
     came: list[int] = []
+    before = signal.getsignal(signal.SIGINT)
+    if not callable(before) or threading.current_thread() is not threading.main_thread():
+        yield  # who started us has it ignored, or it comes to another thread
+        return
 
     def note(number: int, frame: FrameType | None) -> None:
         came.append(number)
-        signal.default_int_handler(number, frame)
+        before(number, frame)
 
-    before = signal.getsignal(signal.SIGINT)
-    if before is signal.default_int_handler:  # who started us may have it ignored
-        signal.signal(signal.SIGINT, note)
+    signal.signal(signal.SIGINT, note)
     try:
         yield
     except Exception as error:

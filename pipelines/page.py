@@ -20,6 +20,7 @@ from prefect.artifacts import (
 )
 
 from marline.core import STAGES, Config, Manifest
+from pipelines.ending import interruptible
 
 PICTURE = "throughput_latency.svg"
 LOG = logging.getLogger(__name__)
@@ -78,6 +79,7 @@ def page(config: Config) -> Page:
 def harmless() -> Iterator[None]:
     """What cannot be shown is said in the log: a page is no reason to lose a measurement."""
     try:
-        yield
+        with interruptible():  # which must not be taken for one of Prefect's failures
+            yield
     except Exception:  # Prefect's client, its server and its database each have their own error trees
         LOG.warning("Prefect's page lacks something of this run", exc_info=True)

@@ -2,11 +2,13 @@
 
 import os
 import signal
+import threading
 import time
 
 import pytest
 
 from pipelines.ending import interruptible
+from pipelines.page import harmless
 
 
 def interrupted() -> None:
@@ -25,6 +27,27 @@ def test_whatever_follows_from_an_interrupt_is_that_interrupt() -> None:
         interrupted()
 
     assert before is signal.getsignal(signal.SIGINT)
+
+
+def test_an_interrupt_is_no_failure_of_prefect_s_page() -> None:
+    before = signal.getsignal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt), interruptible(), harmless():
+        interrupted()
+
+    assert before is signal.getsignal(signal.SIGINT)
+
+
+def test_in_another_thread_a_page_that_fails_is_harmless() -> None:
+    def fail() -> None:
+        with harmless():
+            raise RuntimeError("Prefect's server is gone")
+
+    thread = threading.Thread(target=fail)  # what it raises fails the test
+    thread.start()
+    thread.join(10)
+
+    assert not thread.is_alive()
 
 
 def test_without_an_interrupt_what_fails_is_told_as_it_is() -> None:
