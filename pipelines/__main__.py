@@ -6,6 +6,7 @@
 import sys
 
 from marline.core import Config, MarlineError, accelerator_of, project_root, read_config
+from pipelines.environment import prepare
 
 
 def main(words: list[str]) -> int:
@@ -19,14 +20,13 @@ def main(words: list[str]) -> int:
                 from pipelines.gate import Gate  # noqa: PLC0415 - draws and computes: only where there is a baseline to be found
 
                 Gate.of(config, accelerator)
+        home = prepare(config.artifacts)
     except MarlineError as error:
         print(f"pipeline: {error}", file=sys.stderr)
         return error.exit_code
 
     from pipelines.ending import ending_with_us, interruptible  # noqa: PLC0415 - a wrong request waits for nothing heavy
-    from pipelines.environment import prepare  # noqa: PLC0415 - as above
 
-    home = prepare(config.artifacts)
     if config.check_only:
         return max(_check(config) for config in configs)
     from pipelines.server import start  # noqa: PLC0415 - as above

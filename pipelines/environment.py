@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from marline.core import project_root
+from marline.core import RequestError, project_root
 
 QUIET = {
     "DO_NOT_TRACK": "1",
@@ -16,12 +16,14 @@ QUIET = {
 
 
 def prepare(artifacts: str) -> Path:
-    """Set the environment of this process; what the user has set wins. Returns Prefect's home, beside the runs it caches."""
-    home = project_root() / artifacts / ".prefect"
-    home.mkdir(parents=True, exist_ok=True)
+    """Set the environment of this process; what the user has set wins. Returns Prefect's home, beside the runs it caches.
+
+    RequestError where a folder cannot be made.
+    """
+    runs = project_root() / artifacts
     told = {
         **QUIET,
-        "PREFECT_HOME": str(home),
+        "PREFECT_HOME": str(runs / ".prefect"),
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
         "PREFECT_LOGGING_LEVEL": "WARNING",
         "PREFECT_SERVER_LOGGING_LEVEL": "ERROR",
@@ -30,4 +32,10 @@ def prepare(artifacts: str) -> Path:
     }
     for name, value in told.items():
         os.environ.setdefault(name, value)
-    return Path(os.environ["PREFECT_HOME"])
+    home = Path(os.environ["PREFECT_HOME"]).expanduser()
+    for name, folder in (("artifacts", runs), ("PREFECT_HOME", home)):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RequestError(f"{name}={folder}: such a folder cannot be made ({error.strerror}); name another") from None
+    return home

@@ -24,10 +24,10 @@ def main(words: Sequence[str]) -> int:
     """Runs until Ctrl-C; exit code 2 for a wrong request."""
     try:
         told = request(words)
+        prepare(told["artifacts"])
     except MarlineError as error:
         print(f"worker: {error}", file=sys.stderr)
         return error.exit_code
-    prepare(told["artifacts"])
     os.environ |= {"MARLINE_ROOT": str(project_root()), "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_S)}
     from prefect.cli import app  # noqa: PLC0415 - reads the environment that was prepared
 

@@ -26,6 +26,7 @@ REFUSED = {
     ],
     "model=digits_sklearn accelerator=rn50_t4_pytorch_eager_amp": ["cannot be emulated", "write accelerator=cpu or auto"],
     "model=digits_cnn report.fail_if=p98_ms>3": ["'p98_ms' stands at character 1", "did you mean 'p99_ms'?", "report.fail_if="],
+    "model=digits_cnn artifacts=/proc/none until=load": ["artifacts=/proc/none: such a folder cannot be made", "name another"],
     "model=digits_cnn profile=smok": ["profile=smok", "did you mean 'smoke'?"],
 }
 

@@ -4,6 +4,7 @@ import socket
 import subprocess
 import urllib.request
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -32,19 +33,22 @@ def test_a_time_that_is_none_is_refused_with_an_example(cron: list[str], place: 
     assert "Traceback" not in refused.err
 
 
-def test_prefect_s_own_server_answers_and_ends(place: Any, until: Callable[..., float]) -> None:
+def test_prefect_s_own_server_answers_and_ends(place: Any, until: Callable[..., float], tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    server = subprocess.Popen(
-        place.command("pipelines.server", f"port={port}"),
-        cwd=place.root,
-        env={**place.environment, "PREFECT_HOME": str(place.temp / "prefect")},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+    log = tmp_path / "server.log"
+    with log.open("w") as said:
+        server = subprocess.Popen(
+            place.command("pipelines.server", f"port={port}"),
+            cwd=place.root,
+            env={**place.environment, "PREFECT_HOME": str(tmp_path / "made" / "by the server")},
+            stdout=said,
+            stderr=said,
+            start_new_session=True,
+        )
 
     def healthy() -> bool:
+        assert server.poll() is None, log.read_text()
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/health", timeout=5) as answer:
                 return json.load(answer) is True
@@ -59,4 +63,6 @@ def test_prefect_s_own_server_answers_and_ends(place: Any, until: Callable[..., 
             server.wait(30)
         finally:
             server.kill()
-    assert not healthy()
+    assert f"its database is {tmp_path / 'made' / 'by the server' / 'prefect.db'}" in log.read_text()
+    with socket.socket() as asker:
+        assert asker.connect_ex(("127.0.0.1", port)) != 0
