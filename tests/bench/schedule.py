@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,12 @@ class Bench:
     def ours(self) -> list[psutil.Process]:
         """The worker, its run, and all that these have started: by the temporary folder in their environment."""
         return [process for process in psutil.process_iter() if _is_in(process, str(self.temp))]
+
+    def await_trial(self, number: int, run: str) -> None:
+        """Wait until `run` begins its trial `number`."""
+        within(RUN_S, lambda: self.server.state(run) == "RUNNING", "the run begins")
+        before = len(self.trials(number))
+        within(RUN_S, lambda: len(self.trials(number)) > before, f"trial {number} begins")
 
     def trials(self, number: int) -> list[Path]:
         return list(self.artifacts.glob(f"digits_cnn/*/logs/tune/trial-{number:03d}/plan.json"))
@@ -117,9 +124,9 @@ def scheduled(bench: Bench) -> Figures:
 def killed(bench: Bench) -> Figures:
     """The worker, by SIGKILL, in a trial; then the next run."""
     _unscheduled(bench)
-    before, run = len(bench.trials(3)), bench.start()
+    run = bench.start()
     with bench.worker() as worker:
-        within(RUN_S, lambda: len(bench.trials(3)) > before, "the third trial began")
+        bench.await_trial(3, run)
         worker.send_signal(signal.SIGKILL)
         gone = within(60, lambda: not bench.ours(), "nothing is left of the run")
         marked = gone + within(SILENT_S, lambda: bench.server.state(run) == "CRASHED", "the run is marked")
@@ -142,9 +149,9 @@ def killed(bench: Bench) -> Figures:
 def silent(bench: Bench) -> Figures:
     """Everything of a run at once: nobody is left who could say so."""
     _unscheduled(bench)
-    before, run = len(bench.trials(1)), bench.start()
+    run = bench.start()
     with bench.worker():
-        within(RUN_S, lambda: len(bench.trials(1)) > before, "the first trial began")
+        bench.await_trial(1, run)
         for process in bench.ours():
             process.kill()
         marked = within(SILENT_S, lambda: bench.server.state(run) == "CRASHED", "the silent run is marked")
@@ -155,10 +162,14 @@ PARTS = (scheduled, killed, silent, declared)
 
 
 def _unscheduled(bench: Bench) -> None:
-    """The deployment with the schedule that its file declares, which is nightly."""
+    """The deployment with the schedule that its file declares, nightly; minutes that came in the pause are dropped."""
     told = {"model": "digits_cnn", "profile": "smoke", "fresh": "tune", "settings": settings([], bench.artifacts)}
-    bench.server.prefect("work-pool", "resume", "marline")
     bench.server.deploy(told)
+    due = datetime.now(UTC)
+    for run in bench.server.runs():
+        if run["state_type"] == "SCHEDULED" and datetime.fromisoformat(run["expected_start_time"]) < due:
+            bench.server.prefect("flow-run", "delete", run["id"])
+    bench.server.prefect("work-pool", "resume", "marline")
 
 
 def _ended(bench: Bench) -> list[dict[str, Any]]:
