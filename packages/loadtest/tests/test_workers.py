@@ -1,6 +1,7 @@
 """Several sending processes: locust's own master and workers, the small server, everything on this machine."""
 
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -80,8 +81,9 @@ def kill_a_worker_that_sends(out: Path) -> None:
         log = out / "locust.log"
         if log.is_file() and "All users spawned" in log.read_text():
             time.sleep(3)
-            workers = [one for one in psutil.Process().children() if "--worker" in one.cmdline()]
-            workers[0].kill()
+            found = psutil.process_iter(["ppid", "cmdline"])  # of which some end, or wait for who started them, meanwhile
+            ours = [one for one in found if one.info["ppid"] == os.getpid() and "--worker" in (one.info["cmdline"] or ())]
+            ours[0].kill()
             return
         time.sleep(0.1)
 
