@@ -17,6 +17,7 @@ from pathlib import Path
 from types import FrameType
 
 LOOK_S = 0.5
+AGAIN_S = 0.1
 ORDERLY = b"."
 
 
@@ -37,7 +38,10 @@ def ending_with_us(grace_s: float = 0.0) -> Iterator[None]:
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Inside, whatever is raised once an interrupt came is that interrupt: a half imported library raises anything."""
+    """Inside, whatever is raised once an interrupt came is that interrupt: a half imported library raises anything.
+
+    One that comes while an object is being deleted cannot be raised there; it comes again a moment later.
+    """
     came: list[int] = []
     before = signal.getsignal(signal.SIGINT)
     if not callable(before) or threading.current_thread() is not threading.main_thread():
@@ -48,6 +52,13 @@ def interruptible() -> Iterator[None]:
         came.append(number)
         before(number, frame)
 
+    def again(lost: "sys.UnraisableHookArgs") -> None:
+        if issubclass(lost.exc_type, KeyboardInterrupt):
+            threading.Timer(AGAIN_S, signal.pthread_kill, [threading.get_ident(), signal.SIGINT]).start()
+        else:
+            unraisable(lost)
+
+    unraisable, sys.unraisablehook = sys.unraisablehook, again
     signal.signal(signal.SIGINT, note)
     try:
         yield
@@ -57,6 +68,7 @@ def interruptible() -> Iterator[None]:
         raise
     finally:
         signal.signal(signal.SIGINT, before)
+        sys.unraisablehook = unraisable
 
 
 def watch(parent: int, grace_s: float) -> None:

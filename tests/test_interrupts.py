@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import threading
 import time
 
@@ -27,6 +28,27 @@ def test_whatever_follows_from_an_interrupt_is_that_interrupt() -> None:
         interrupted()
 
     assert before is signal.getsignal(signal.SIGINT)
+
+
+class Deleted:
+    def __del__(self) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0)
+
+
+def deleted() -> None:
+    """An interrupt comes as an object is deleted, and Python can only say that it ignored it."""
+    Deleted()
+    time.sleep(30)
+
+
+def test_an_interrupt_while_an_object_is_deleted_is_not_lost() -> None:
+    before = sys.unraisablehook
+
+    with pytest.raises(KeyboardInterrupt), interruptible():
+        deleted()
+
+    assert before is sys.unraisablehook
 
 
 def test_an_interrupt_is_no_failure_of_prefect_s_page() -> None:
