@@ -52,9 +52,9 @@ class Bench:
         with self.server.worker(self.artifacts, self.environment) as started:
             yield started
 
-    def start(self) -> str:
-        """A run that nothing was measured for yet: not afresh, so that the next goes on where it was cut off."""
-        return self.server.start(settings=settings([], self.artifacts), slo_ms=402.0, fresh=None)
+    def start(self, slo_ms: float) -> str:
+        """A run for an objective of its part's: not afresh, so that the next one with it goes on where it was cut off."""
+        return self.server.start(settings=settings([], self.artifacts), slo_ms=slo_ms, fresh=None)
 
     def ours(self) -> list[psutil.Process]:
         """The worker, its run, and all that these have started: by the temporary folder in their environment."""
@@ -124,13 +124,13 @@ def scheduled(bench: Bench) -> Figures:
 def killed(bench: Bench) -> Figures:
     """The worker, by SIGKILL, in a trial; then the next run."""
     _unscheduled(bench)
-    run = bench.start()
+    run = bench.start(402.0)
     with bench.worker() as worker:
         bench.await_trial(3, run)
         worker.send_signal(signal.SIGKILL)
         gone = within(60, lambda: not bench.ours(), "nothing is left of the run")
         marked = gone + within(SILENT_S, lambda: bench.server.state(run) == "CRASHED", "the run is marked")
-    next_one = bench.start()
+    next_one = bench.start(402.0)
     with bench.worker():
         within(RUN_S, lambda: bench.server.state(next_one) in ENDED, "the next run ends")
     done = bench.server.state(next_one) == "COMPLETED"
@@ -149,7 +149,7 @@ def killed(bench: Bench) -> Figures:
 def silent(bench: Bench) -> Figures:
     """Everything of a run at once: nobody is left who could say so."""
     _unscheduled(bench)
-    run = bench.start()
+    run = bench.start(403.0)
     with bench.worker():
         bench.await_trial(1, run)
         for process in bench.ours():
