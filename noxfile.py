@@ -24,6 +24,7 @@ QUIET = {  # other people's analytics, off for what we start here
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "HF_HUB_DISABLE_TELEMETRY": "1",
 }
+COMPILED_ONCE = {"PYTHONDONTWRITEBYTECODE": ""}  # tests start hundreds of Pythons
 STAGES = {
     "load": "Stage 1: a checkpoint folder and sample inputs from the model's source.",
     "wrap": "Stage 2: a self-contained Hugging Face repository whose use can be tracked.",
@@ -76,10 +77,10 @@ def env(session: nox.Session) -> None:
     session.run_install("python", "-c", f"open({str(stamp)!r}, 'w').write({digest!r})")  # skipped with -R, like install
 
 
-def run(session: nox.Session, program: str, *words: str) -> None:
+def run(session: nox.Session, program: str, *words: str, **told: str) -> None:
     """Run a program of the shared environment; it gets time to clean up when interrupted."""
     path = Path(".nox/env/bin", program).absolute()
-    session.run(str(path), *words, env=QUIET, interrupt_timeout=30, terminate_timeout=10)
+    session.run(str(path), *words, env=QUIET | told, interrupt_timeout=30, terminate_timeout=10)
 
 
 @nox.session(venv_backend="none", requires=["env"], default=False)
@@ -190,7 +191,7 @@ def tests(session: nox.Session) -> None:
     """Every test, end to end on real TorchServe included: nox -s tests -- -k manifest"""
     workers = len(os.sched_getaffinity(0)) + 1  # tests of servers wait half of their time
     words = ["-n", str(workers), "--no-loadscope-reorder", "-m", "not slow and not faults"]
-    run(session, "python", "-m", "pytest", *words, *session.posargs)
+    run(session, "python", "-m", "pytest", *words, *session.posargs, **COMPILED_ONCE)
 
 
 @nox.session(venv_backend="none", requires=["env"], default=False)
