@@ -146,6 +146,8 @@ def _one_of(key: str, value: str, known: Sequence[str], more: str) -> None:
 
 
 def _known_accelerator(root: Path, config: Config, origins: Mapping[str, str]) -> None:
+    if config.accelerator in ACCELERATORS:  # without reading all the curves
+        return
     known = [*ACCELERATORS, *service_curves(root)]
     if config.accelerator not in known:
         near = get_close_matches(config.accelerator, known, n=1)
