@@ -223,7 +223,9 @@ def keys_of(report: Report) -> Iterator[Key]:
 def draw(figure: Figure) -> Drawn:
     """A figure in both forms, without what would differ the next time."""
     text, image = io.StringIO(), io.BytesIO()
+    if (layout := figure.get_layout_engine()) is not None:
+        layout.execute(figure)  # once for both: each form would draw everything to find it
+        figure.set_layout_engine(None)
     figure.savefig(text, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
-    figure.set_layout_engine(None)  # it stays as it was found for the first form
     figure.savefig(image, format="png", dpi=DOTS_PER_INCH, metadata={"Software": None})
     return Drawn(re.sub(rf'<g id="{TIP}([^"]*)">', r"<g><title>\1</title>", text.getvalue()), image.getvalue())
