@@ -1,5 +1,6 @@
 """For every test of every package."""
 
+import gc
 import os
 import signal
 from typing import Any
@@ -19,9 +20,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # Runs on one server of Prefect's.
 OWN_RUNS = tuple(f"tests/e2e/test_{name}.py" for name in ("new_model", "models"))
 # Read what the smoke run left, and take nothing from its cache: a copy of it does.
-OF_A_COPY = tuple(
-    f"tests/e2e/test_{name}.py" for name in ("digits", "gate", "report", "report_figures", "serve", "swap", "targets")
-)
+OF_A_COPY = tuple(f"tests/e2e/test_{name}.py" for name in ("digits", "report", "report_figures", "serve", "swap", "targets"))
 ALONE = tuple(  # start servers, but need no run of the others
     f"tests/e2e/test_{name}.py" for name in ("archive", "clients", "custom_service", "observation", "torchserve_contract")
 )
@@ -46,6 +45,12 @@ class Together(LoadScopeScheduling):
 def characters() -> None:
     """On a machine's first text hypothesis makes a table of Unicode, for seconds that it would charge a test with."""
     text().validate()
+
+
+def pytest_collection_finish() -> None:
+    """All that tests import is there for good: from here on nobody looks for garbage in it."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:

@@ -3,10 +3,13 @@
 `model=A,B` does the same for each: 1 where one failed, while the others go on.
 """
 
+import gc
 import sys
 
 from marline.core import Config, MarlineError, accelerator_of, project_root, read_config
 from pipelines.environment import prepare
+
+RARELY = 50_000, 20, 100  # what we import stays; looking for garbage in it so often took a tenth of a short run's time
 
 
 def main(words: list[str]) -> int:
@@ -31,6 +34,7 @@ def main(words: list[str]) -> int:
         return max(_check(config) for config in configs)
     from pipelines.server import start  # noqa: PLC0415 - as above
 
+    gc.set_threshold(*RARELY)
     try:
         with ending_with_us(), interruptible():
             wait = start(home)

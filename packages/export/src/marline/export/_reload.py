@@ -3,12 +3,15 @@
 python -I _reload.py model.pt asked.pt answered.pt [LIBRARY ...]
 """
 
+import gc
 import importlib
 import sys
 import warnings
 from typing import Any
 
-import torch
+gc.disable()  # a sixth of torch's import goes into looking for garbage, and we end before there is any
+
+import torch  # noqa: E402 - as said
 
 
 def main(file: str, asked: str, answered: str, *libraries: str) -> None:
