@@ -18,6 +18,8 @@ def own(sharing: Any, smoke: Any, tmp_path_factory: pytest.TempPathFactory) -> A
     assert 0 == smoke.code, smoke.err
     artifacts = tmp_path_factory.mktemp("gated") / "artifacts"
     shutil.copytree(smoke.run.parent, artifacts / "digits_cnn", symlinks=True)
+    cache = Path(".prefect", "storage")  # whose stages are those of the smoke run's own folder
+    shutil.copytree(sharing.artifacts / cache, artifacts / cache)
     place = replace(sharing, artifacts=artifacts)
     accepting = place.run("marline.report._runs", "model=digits_cnn", f"accept={smoke.run.name}")
     assert (0, "") == (accepting.code, accepting.err)

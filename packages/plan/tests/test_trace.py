@@ -25,11 +25,14 @@ def write(folder: Path, lines: Sequence[str]) -> Path:
     return file
 
 
-@settings(deadline=None)  # the first one reads configuration files
-@given(st.floats(1, 1e6), st.floats(0.01, 0.99), st.floats(0, 5))
-def test_a_diurnal_day_follows_its_formula(rps: float, valley: float, growth: float) -> None:
-    config = told("plan.rps=1").model_copy(update={"rps": rps, "valley": valley, "growth": growth})
-    minutes = rates(config)
+@pytest.fixture(scope="module")
+def one() -> PlanConfig:
+    return told("plan.rps=1")
+
+
+@given(rps=st.floats(1, 1e6), valley=st.floats(0.01, 0.99), growth=st.floats(0, 5))
+def test_a_diurnal_day_follows_its_formula(one: PlanConfig, rps: float, valley: float, growth: float) -> None:
+    minutes = rates(one.model_copy(update={"rps": rps, "valley": valley, "growth": growth}))
 
     assert 1440 == minutes.size
     assert math.isclose(rps * (1 + growth), minutes.max())
