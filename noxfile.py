@@ -34,8 +34,10 @@ STAGES = {
     "tune": "Stage 6: find batch size and delay with real load: nox -s tune -- model=digits_cnn tune.slo_ms=50",
     "report": "Stage 7: the capacity report; of finished runs: list=true, compare=A,B, accept=RUN; what if: plan.rps=100000",
 }
-LEARNED_ONCE = (  # what each start would do anew: Java's classes of TorchServe, and the tables of Prefect's database
+LEARNED_ONCE = (  # or first runs would: Java learns TorchServe's classes, C++ and the twin are compiled, Prefect has its tables
     ("marline.deploy.training",),
+    ("marline.export.building",),
+    ("marline.plan.compiling",),
     ("prefect", "server", "database", "upgrade", "-y"),
 )
 LOCAL = "deploy.target=local"
