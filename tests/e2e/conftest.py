@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -32,6 +33,9 @@ QUICK = (  # for runs whose numbers are not the point: short trials
     *("export.batch_sizes=[1,2,3]", "export.fuse=false", "export.channels_last=false"),
 )
 CHEAP = (*QUICK, "tune.batch_sizes=[2]", "tune.max_batch_delays_ms=[2]", "tune.percentile=90")  # which few requests decide
+# A quick accelerator and a wide objective: at a low rate trials would be stretched, and confirmed down step by step.
+EMULATED = (*CHEAP, "profile=standard", "accelerator=rn50_a100_ort_trt_fp16", "tune.slo_ms=403")
+GONE_S = 10.0
 WITHOUT_ARTIFACTS = ("pipelines.new_model", "pipelines.server")
 
 
@@ -200,18 +204,42 @@ def smoke(place: Place, tmp_path_factory: pytest.TempPathFactory, worker_id: str
     return ran
 
 
+@dataclass(frozen=True)
+class Killed:
+    """A pipeline that was killed as its third trial began, and what was left of it when nothing should be."""
+
+    run: str
+    processes: list[psutil.Process]
+    servers: list[Path]
+
+
 @pytest.fixture(scope="session")
-def pair(sharing: Place, smoke: Ran) -> dict[str, Ran]:
-    """Two pipelines started at the same moment, the one emulated, the other not."""
+def killed(place: Place, smoke: Ran, until: Callable[..., float]) -> Killed:
+    """The emulated one of `pair`, begun once before."""
     assert 0 == smoke.code, smoke.err
-    told = {
-        # A quick accelerator and a wide objective: at a low rate trials would be stretched, and confirmed down step by step.
-        "emulated": [*CHEAP, "profile=standard", "accelerator=rn50_a100_ort_trt_fp16", "tune.slo_ms=403"],
-        "real": [*CHEAP, "tune.slo_ms=401"],  # of a model that is no PyTorch
-    }
-    models = {"emulated": MODEL, "real": "digits_sklearn"}
+    runs, before = place.artifacts / MODEL, set((place.artifacts / MODEL).glob("*-*-*"))
+
+    def begun() -> bool:
+        return any(next(run.glob("logs/tune/trial-003/plan.json"), None) for run in set(runs.glob("*-*-*")) - before)
+
+    with place.start("pipelines", f"model={MODEL}", *EMULATED) as pipeline:
+        try:
+            until(begun, 180, "the third trial began")
+            pipeline.kill()
+        finally:
+            end(pipeline)
+    with suppress(AssertionError):  # the tests say it better
+        until(lambda: not place.ours() and not place.servers, GONE_S, "nothing is left")
+    (run,) = set(runs.glob("*-*-*")) - before
+    return Killed(run.name, place.ours(), place.servers)
+
+
+@pytest.fixture(scope="session")
+def pair(sharing: Place, killed: Killed) -> dict[str, Ran]:
+    """Two pipelines started at the same moment, the one emulated, which goes on from where it was killed, the other not."""
+    told = {"emulated": [f"model={MODEL}", *EMULATED], "real": ["model=digits_sklearn", *CHEAP, "tune.slo_ms=401"]}
     began = time.monotonic()
-    running = {name: sharing.start("pipelines", f"model={models[name]}", *words) for name, words in told.items()}
+    running = {name: sharing.start("pipelines", *words) for name, words in told.items()}
     ended = {}
     for name, process in running.items():
         try:
@@ -226,11 +254,6 @@ def pair(sharing: Place, smoke: Ran) -> dict[str, Ran]:
 def quick() -> tuple[str, ...]:
     """The words of the smoke run."""
     return QUICK
-
-
-@pytest.fixture(scope="session")
-def cheap() -> tuple[str, ...]:
-    return CHEAP
 
 
 @pytest.fixture(scope="session")

@@ -145,41 +145,24 @@ def test_two_servers_do_not_disturb_each_other(stage: Any, tmp_path: Path) -> No
     assert 200 == alone.status
 
 
-def test_a_pipeline_killed_in_a_trial_leaves_nothing_and_the_next_run_goes_on_in_that_trial(
-    place: Any,
-    sharing: Any,
-    smoke: Any,
-    cheap: tuple[str, ...],
-    program: Callable[..., subprocess.Popen[str]],
-    until: Callable[..., float],
-) -> None:
-    """The objective is another than the smoke run's: that alone makes tune and report run again, and nothing else."""
-    words = ["model=digits_cnn", *cheap, "tune.slo_ms=402"]
-    before = set(smoke.run.parent.glob("*-*-*"))
-    killed = program("pipelines", *words)
+def test_a_pipeline_killed_in_a_trial_leaves_nothing(killed: Any) -> None:
+    assert [] == killed.processes
+    assert [] == killed.servers
 
-    def trials(run: Path) -> set[str]:
-        return {plan.parent.name for plan in run.glob("logs/tune/trial-*/plan.json")}
 
-    def begun() -> bool:
-        return any("trial-003" in trials(run) for run in set(smoke.run.parent.glob("*-*-*")) - before)
+def test_the_next_run_goes_on_in_that_trial(killed: Any, pair: dict[str, Any]) -> None:
+    """Its accelerator and its objective are others than the smoke run's: that alone makes tune and report run again."""
+    again = pair["emulated"]
 
-    until(begun, 120, "the third trial began")
-
-    killed.kill()
-
-    until(lambda: not place.ours(), DEADLINE_S, "no process of ours")
-    assert [] == place.servers
-    (first,) = set(smoke.run.parent.glob("*-*-*")) - before
-    again = sharing.run("pipelines", *words)
     print(f"the run with another objective took {again.seconds:.0f} s")
     assert (0, "") == (again.code, again.err)
     assert ["load", "wrap", "export", "archive", "deploy"] == again.cached
     result = json.loads((again.run / "tune" / "result.json").read_text())
     earlier = [trial for trial in result["trials"] if trial["run"] is not None]
-    assert [first.name] * 2 == [trial["run"] for trial in earlier]  # the pair before the trial that was killed
+    assert [killed.run] * 2 == [trial["run"] for trial in earlier]  # the pair before the trial that was killed
     assert earlier == result["trials"][:2]
-    assert {f"trial-{place:03d}" for place in range(3, len(result["trials"]) + 1)} == trials(again.run)
+    sent = {plan.parent.name for plan in again.run.glob("logs/tune/trial-*/plan.json")}
+    assert {f"trial-{place:03d}" for place in range(3, len(result["trials"]) + 1)} == sent
     assert any("trials 1 to 2 were measured in run" in told for told in result["warnings"])
     assert not list((again.run.parent / ".trials").glob("*/*.npz"))  # it is finished, and everything is in its own folder
 
