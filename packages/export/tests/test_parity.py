@@ -199,7 +199,7 @@ def test_the_fresh_process_has_torch_and_nothing_of_the_models_library(tmp_path:
     assert [] == json.loads(done.stdout)
     assert "" == done.stderr
     imported = [node for node in ast.walk(ast.parse(RELOAD.read_text())) if isinstance(node, ast.Import | ast.ImportFrom)]
-    assert {"importlib", "sys", "warnings", "typing", "torch"} == {
+    assert {"gc", "importlib", "sys", "warnings", "typing", "torch"} == {
         getattr(node, "module", None) or node.names[0].name for node in imported
     }
 
