@@ -16,6 +16,8 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # More processes than cores, each with OpenMP's threads: one that waits for another by spinning holds the core it waits for.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+gc.disable()  # until everything is imported
+
 
 # Runs on one server of Prefect's.
 OWN_RUNS = tuple(f"tests/e2e/test_{name}.py" for name in ("new_model", "models"))
@@ -26,7 +28,10 @@ ALONE = tuple(  # start servers, but need no run of the others
 )
 
 
-LONG = ("tests/test_exports.py", "packages/export/", "tests/test_readmes.py")  # the longest without a server: no last ones
+LONG = (  # the longest without a server: no last ones
+    *("tests/test_exports.py", "packages/export/", "tests/test_readmes.py"),
+    *("packages/wrap/", "tests/test_repositories.py", "tests/test_new_model.py"),
+)
 
 
 class Together(LoadScopeScheduling):
@@ -48,9 +53,10 @@ def characters() -> None:
 
 
 def pytest_collection_finish() -> None:
-    """All that tests import is there for good: from here on nobody looks for garbage in it."""
+    """All that tests import stays: from here on nobody looks for garbage in it."""
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
