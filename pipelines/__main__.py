@@ -9,7 +9,7 @@ import sys
 from marline.core import Config, MarlineError, accelerator_of, project_root, read_config
 from pipelines.environment import prepare
 
-RARELY = 50_000, 20, 100  # what we import stays; looking for garbage in it so often took a tenth of a short run's time
+RARELY = 50_000, 20, 100  # what we import stays; looking for garbage in it meanwhile took a tenth of the time
 
 
 def main(words: list[str]) -> int:

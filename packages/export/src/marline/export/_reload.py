@@ -9,7 +9,7 @@ import sys
 import warnings
 from typing import Any
 
-gc.disable()  # a sixth of torch's import goes into looking for garbage, and we end before there is any
+gc.disable()  # a tenth of torch's import goes into looking for garbage, and we end before there is any
 
 import torch  # noqa: E402 - as said
 
