@@ -36,8 +36,8 @@ STAGES = {
 }
 LEARNED_ONCE = (  # or first runs would: Java learns TorchServe's classes, C++ and the twin are compiled, Prefect has its tables
     ("marline.deploy.training",),
-    ("marline.export.building",),
-    ("marline.plan.compiling",),
+    ("marline.export._building",),
+    ("marline.plan._compiling",),
     ("prefect", "server", "database", "upgrade", "-y"),
 )
 LOCAL = "deploy.target=local"

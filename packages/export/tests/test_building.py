@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from marline.export import building
+from marline.export import _building
 
 
 def test_it_is_quiet_where_it_can_be_built(capsys: pytest.CaptureFixture[str]) -> None:
     if shutil.which("c++") is None:
         pytest.skip("no C++ compiler here; apt install g++")
 
-    assert (0, "") == (building.main(), capsys.readouterr().err)
+    assert (0, "") == (_building.main(), capsys.readouterr().err)
 
 
 def test_without_a_compiler_it_says_so_and_fails_nothing(
@@ -20,5 +20,5 @@ def test_without_a_compiler_it_says_so_and_fails_nothing(
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
 
-    assert 0 == building.main()
+    assert 0 == _building.main()
     assert "there is no C++ compiler on this machine (apt install g++)" in capsys.readouterr().err

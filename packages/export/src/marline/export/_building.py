@@ -1,4 +1,4 @@
-"""`python -m marline.export.building`: builds the C++ half of every export's proof, which the first export would wait for."""
+"""`python -m marline.export._building`: builds the C++ half of every export's proof, which the first export would wait for."""
 
 import sys
 import tempfile

@@ -1,4 +1,4 @@
-"""`python -m marline.plan.compiling`: compiles the loops of a server and of a fleet, which the first tuning would wait for."""
+"""`python -m marline.plan._compiling`: compiles the loops of a server and of a fleet, which the first tuning would wait for."""
 
 from marline.plan._twin import Twin
 from marline.tune import Point, Service, Setting
