@@ -10,8 +10,6 @@ Model = Callable[..., str]
 FORKS = """
 import os, sys, threading, warnings
 warnings.simplefilter("ignore")  # from Python 3.12 on a fork beside threads is warned of, and this one is about that
-tracker = sys.modules[type(model.tracker).__module__]
-tracker.EXPORT_S = tracker.EXIT_S = 30.0  # whether each report arrives is asked here, not how soon on a busy machine
 model.tracker.report("parent", "success", 0.0)
 busy = True
 def work():
