@@ -1,4 +1,7 @@
-"""One cell of a brute-force grid: the limit of a batch size and a delay, found by real trials on both sides of it."""
+"""One cell of a brute-force grid: the limit of a batch size and a delay, found by real trials on both sides of it.
+
+A trial lasts as long as the tuner's own by default: 10 s, and up to twice as long where requests come slowly.
+"""
 
 import math
 from collections.abc import Sequence
@@ -10,10 +13,12 @@ from numpy.typing import NDArray
 
 from marline.core import StageError, newest
 from marline.loadtest import Load
-from packages.tune.bench.parts.tunings import MODEL, RUNS, emulating, loaded
+from packages.tune.bench.parts.tunings import MODEL, RUNS, Started, loaded
 
-SECONDS, WARM_UP_S = 10.0, 2.0  # of a trial
-FIRST_RPS, WIDE, NARROW, MOST = 60.0, 1.5, 1.08, 10  # where the first trial is, steps to a bracket, its width, trials at most
+SIZES, DELAYS_MS = (2, 4, 8, 16, 32, 64), (1, 2, 5, 10, 20)
+AXES = (f"tune.batch_sizes=[{','.join(map(str, SIZES))}]", f"tune.max_batch_delays_ms=[{','.join(map(str, DELAYS_MS))}]")
+WARM_UP_S, LONGER, ENOUGH = 2.0, 2.0, 300  # of a trial, which is longer where so many requests take longer
+NARROW, MOST = 1.08, 10  # when a bracket is narrow enough, and trials at most
 BLOCKS = 10
 MISSES = 0.01  # the share that may be over the objective
 
@@ -27,17 +32,29 @@ class Cell:
     load_s: float
 
 
-def measured_cell(words: Sequence[str], slo_ms: float, size: int, delay_ms: int) -> dict[str, Any]:
-    """Trials in growing or falling steps until one holds and one does not, then between the two until they are close."""
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """Where the first trial of a cell is, by which steps a bracket is sought, and how long a trial lasts at least."""
+
+    first_rps: float
+    step: float
+    seconds: float
+
+
+def measured_cell(started: Started, pace: Pace, slo_ms: float, size: int, delay_ms: int) -> dict[str, Any]:
+    """Trials in growing or falling steps until one holds and one does not, then between the two until they are close.
+
+    JSON of a Cell. StageError where a rate could not be measured.
+    """
     trials: list[dict[str, Any]] = []
-    low, high, rate = 0.0, math.inf, FIRST_RPS
-    archived = newest(RUNS, MODEL, "archive")
-    with emulating(*words) as (server, payloads):
-        server.load(archived.path(archived.facts["archive"]), MODEL, batch_size=size, max_batch_delay_ms=delay_ms, workers=1)
+    low, high, rate = 0.0, math.inf, pace.first_rps
+    archived, (server, payloads) = newest(RUNS, MODEL, "archive"), started()
+    server.load(archived.path(archived.facts["archive"]), MODEL, batch_size=size, max_batch_delay_ms=delay_ms, workers=1)
+    try:
         while len(trials) < MOST and high > NARROW * low:
             load = Load(
                 rps=rate,
-                seconds=SECONDS,
+                seconds=max(pace.seconds, min(LONGER * pace.seconds, ENOUGH / rate)),
                 warmup_s=WARM_UP_S,
                 arrivals="poisson",
                 seed=1000 + len(trials),
@@ -48,11 +65,14 @@ def measured_cell(words: Sequence[str], slo_ms: float, size: int, delay_ms: int)
                 raise StageError(f"({size}, {delay_ms}) at {rate:.1f}/s could not be measured: every attempt was invalid")
             missed = seen.latencies_ms > slo_ms
             blocks = [[int(block.size), int(block.sum())] for block in np.array_split(missed, BLOCKS)]
-            trials.append({"rps": rate, "blocks": blocks})
+            trials.append({"rps": rate, "seconds": load.seconds, "blocks": blocks})
             held = bool(missed.mean() <= MISSES)
             low, high = (rate, high) if held else (low, rate)
-            rate = rate * WIDE if math.isinf(high) else rate / WIDE if low == 0 else math.sqrt(low * high)
-    return {"rps": _limit(trials, low, high), "trials": trials, "load_s": len(trials) * (SECONDS + WARM_UP_S)}
+            rate = rate * pace.step if math.isinf(high) else rate / pace.step if low == 0 else math.sqrt(low * high)
+    finally:
+        server.unload(MODEL)
+    spent_s = sum(trial["seconds"] + WARM_UP_S for trial in trials)
+    return {"rps": _limit(trials, low, high), "trials": trials, "load_s": spent_s}
 
 
 def limits(cell: Cell, draw: np.random.Generator, count: int) -> NDArray[np.float64]:

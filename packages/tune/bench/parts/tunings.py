@@ -4,8 +4,8 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,8 @@ from packages.tune.bench.parts.kept import FOLDER
 
 MODEL, RUNS = "digits_cnn", FOLDER / "runs"
 TUNING_S, ATTEMPTS = 1800.0, 3
+
+Started = Callable[[], tuple[Server, Sequence[Path]]]  # a server that emulates, and the payloads to send it
 
 
 def words_of(*words: str) -> list[str]:
@@ -45,6 +47,20 @@ def emulating(*words: str) -> Iterator[tuple[Server, Sequence[Path]]]:
     accelerator = accelerator_of(config, project_root())
     with measuring("the benchmark of tuning"), serving(config.deploy, RUNS / "logs", accelerator=accelerator) as server:
         yield server, payloads
+
+
+@contextmanager
+def when_asked(*words: str) -> Iterator[Started]:
+    """`emulating`, from the first time that somebody asks for it: not at all where everything is kept already."""
+    with ExitStack() as stack:
+        found: list[tuple[Server, Sequence[Path]]] = []
+
+        def started() -> tuple[Server, Sequence[Path]]:
+            if not found:
+                found.append(stack.enter_context(emulating(*words)))
+            return found[0]
+
+        yield started
 
 
 def loaded(server: Server, payloads: Sequence[Path], load: Load, slo_ms: float) -> Any:
