@@ -96,7 +96,9 @@ def test_users_need_no_schedule() -> None:
     assert 0 == arrival_times(dataclasses.replace(LOAD, users=8)).size
 
 
-@pytest.mark.parametrize(("users", "batch_size", "words"), [(4, 8, "48 users"), (8, 8, None), (4, None, None), (0, 8, None)])
+@pytest.mark.parametrize(
+    ("users", "batch_size", "words"), [(4, 8, "48 users"), (15, 8, "48 users"), (16, 8, None), (4, None, None), (0, 8, None)]
+)
 def test_users_who_cannot_fill_a_batch_are_told_how_many_can(users: int, batch_size: int | None, words: str | None) -> None:
     told = too_few_users(users, batch_size, 2)
 

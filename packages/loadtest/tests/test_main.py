@@ -12,7 +12,7 @@ import pytest
 
 import marline.loadtest
 from marline.core import RequestError, project_root, read_config
-from marline.loadtest import Target
+from marline.loadtest import Target, read_measurement
 
 Serve = Callable[..., Target]
 
@@ -42,7 +42,7 @@ def test_without_a_server_the_request_is_refused_with_the_command_that_makes_one
 
 def test_the_running_server_is_loaded_and_shown(serve: Serve, payload: Path, tmp_path: Path) -> None:
     _write_state(serve().url, payload, tmp_path)
-    words = [f"artifacts={tmp_path / 'artifacts'}", "loadtest.seconds=1", "loadtest.warmup_s=0", "loadtest.rps=40"]
+    words = [f"artifacts={tmp_path / 'artifacts'}", "seconds=1", "warmup_s=0", "loadtest.rps=40"]
 
     shown = subprocess.run(
         [*_alone(tmp_path), *words], env=_environment(tmp_path), capture_output=True, text=True, check=False, timeout=60
@@ -57,6 +57,7 @@ def test_the_running_server_is_loaded_and_shown(serve: Serve, payload: Path, tmp
     summary = json.loads((samples.parent / "summary.json").read_text())
     digest = hashlib.sha256(samples.read_bytes()).hexdigest()
     assert digest == summary["samples"]["sha256"]
+    assert 40 == read_measurement(samples).scheduled_s.size
     assert digest in shown.stdout
     assert (40, 0, "poisson") == (summary["figures"]["samples"], summary["load"]["seed"], summary["load"]["arrivals"])
     assert {"python", "locust", "gevent", "numpy"} == set(summary["versions"])
@@ -122,7 +123,7 @@ def test_settings_that_contradict_each_other_are_refused(words: list[str], said:
 
 def test_the_web_page_is_served_on_loopback_until_interrupted(serve: Serve, payload: Path, tmp_path: Path) -> None:
     _write_state(serve().url, payload, tmp_path)
-    words = [f"artifacts={tmp_path / 'artifacts'}", "loadtest.web=true"]
+    words = [f"artifacts={tmp_path / 'artifacts'}", "web=true"]
     with subprocess.Popen(
         [*_alone(tmp_path), *words], env=_environment(tmp_path), stdout=subprocess.PIPE, text=True
     ) as process:

@@ -1,4 +1,7 @@
-"""`python -m marline.loadtest model=NAME loadtest.rps=50`: load the server that `nox -s serve` runs; show what came back."""
+"""`python -m marline.loadtest model=NAME loadtest.rps=50`: load the server that `nox -s serve` runs; show what came back.
+
+Here the load's own settings may be said without their section: `rps=50`, `web=true`.
+"""
 
 import sys
 from collections.abc import Sequence
@@ -11,7 +14,6 @@ from marline.core import (
     LoadtestConfig,
     MarlineError,
     RequestError,
-    file_sha256,
     located,
     project_root,
     read_config,
@@ -31,7 +33,7 @@ AUTO_RPS = 20.0
 def main(words: Sequence[str], lock: Path = LOCK) -> int:
     """Measure, or open locust's page; returns the exit code."""
     try:
-        config = read_config(words).config
+        config = read_config([_in_full(word) for word in words]).config
         state = read_state(config.model)
         if state is None:
             raise RequestError(f"no server of {config.model} is running; start one with nox -s serve -- model={config.model}")
@@ -44,6 +46,10 @@ def main(words: Sequence[str], lock: Path = LOCK) -> int:
     except KeyboardInterrupt:
         print("loadtest: stopped before its end; nothing was judged", file=sys.stderr)
         return 1
+
+
+def _in_full(word: str) -> str:
+    return f"loadtest.{word}" if word.partition("=")[0] in LoadtestConfig.model_fields else word
 
 
 def requested(told: LoadtestConfig) -> Load:
@@ -79,11 +85,11 @@ def _load(config: Config, state: dict[str, Any], out: Path) -> int:
     samples = out / "samples.json"
     slo = {"ms": state["slo_ms"], "percentile": config.tune.percentile, "confidence": config.tune.confidence}
     found = summary(load, measured, read_phases(samples, load), slo)
-    kept = {"file": samples.name, "sha256": file_sha256(samples)}
+    kept = {"file": "samples.npz", "sha256": measured.save(out / "samples.npz")}
     served = {name: state.get(name) for name in ("model", "run", "version", "archive_sha256", "batch_size", "workers")}
     write_json(out / "summary.json", found | {"url": target.url, "served": served, "samples": kept, "warning": few})
     print("\n".join(lines(found)))
-    print(f"raw samples: {samples}\n  sha256 {kept['sha256']}")
+    print(f"raw samples: {out / kept['file']}\n  sha256 {kept['sha256']}")
     print(f"figures: {out / 'summary.json'}\nlocust's report: {out / 'locust.html'}")
     return 0 if valid(found) else 1
 

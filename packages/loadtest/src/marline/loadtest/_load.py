@@ -86,12 +86,13 @@ def phases(load: Load) -> list[Phase]:
 
 def too_few_users(users: int, batch_size: int | None, workers: int | None) -> str | None:
     """Why so many users cannot show what these batches can do, and how many can; None where they may, or nothing is known."""
-    if not users or batch_size is None or users >= batch_size:
+    if not users or batch_size is None or users >= batch_size * (workers or 1):
         return None
     enough = 2 * batch_size * ((workers or 1) + 1)
+    whose = "" if (workers or 1) == 1 else f" for each of {workers} workers"
     return (
-        f"{users} users never fill a batch of {batch_size}: no more requests than users ever wait, so every batch waits out "
-        f"its delay, and what is seen is the delay; {enough} users (2 x batch size x (workers + 1)) keep the workers full"
+        f"{users} users never fill a batch of {batch_size}{whose}: no more requests than users ever wait, so batches wait out "
+        f"their delay, and what is seen is the delay; {enough} users (2 x batch size x (workers + 1)) keep the workers full"
     )
 
 
