@@ -72,7 +72,7 @@ def test_a_default_that_is_kept_has_no_gain() -> None:
     sentence = said(chosen=DEFAULT, gain=1.0)
 
     assert sentence.startswith("batch_size=1 max_batch_delay_ms=100 workers=2 → 178 req/s at p99 ≤ 100 ms")
-    assert sentence.endswith("TorchServe's default: nothing that was tried carries more.")
+    assert sentence.endswith("TorchServe's default: nothing was confirmed to carry more (A/A noise 3 %).")
     assert "×" not in sentence
 
 
@@ -98,5 +98,5 @@ def test_at_one_rate_latencies_are_compared() -> None:
 
     assert said(**at) == f"{found}5 load tests, 4 min), TorchServe's default 96.4 ms with workers=2 (A/A noise 1.06 ×)."
     assert said(**at, default=DEFAULT | NOTHING).endswith("which TorchServe's default is not.")
-    assert said(**at, chosen=DEFAULT).endswith("TorchServe's default: nothing that was tried is better.")
+    assert said(**at, chosen=DEFAULT).endswith("TorchServe's default: nothing was confirmed to be better.")
     assert said(**at, noise=None).endswith("(A/A noise not known).")

@@ -42,7 +42,7 @@ def _at_rate(result: Mapping[str, Any]) -> tuple[str, str]:
         f"{name} {_number(chosen[f'{name}_ms'])} ms at {_number(result['objective']['at_rps'])} req/s, within {_slo(result)}"
     )
     if _is_default(result):
-        return found, "TorchServe's default: nothing that was tried is better"
+        return found, "TorchServe's default: nothing was confirmed to be better"
     if not default["rps"]:
         return found, "which TorchServe's default is not"
     off = f"{_number(noise['tail'])} ×" if noise is not None and noise["tail"] else "not known"
@@ -78,11 +78,11 @@ def _effort(result: Mapping[str, Any]) -> str:
 def _gain(result: Mapping[str, Any]) -> str:
     gain, noise, default = (result[key] for key in ("gain", "noise", "default"))
     name = "TorchServe's default"
+    floor = "A/A noise not known" if noise is None else f"A/A noise {_percent(noise['rps_floor'])}"
     if _is_default(result):
-        return f"{name}: nothing that was tried carries more"
+        return f"{name}: nothing was confirmed to carry more ({floor})"
     if gain is None:
         return f"no gain can be stated: {name} held no rate within the objective"
-    floor = "A/A noise not known" if noise is None else f"A/A noise {_percent(noise['rps_floor'])}"
     times = f"{_number(gain)} × {name}"
     if not is_above_noise(result):
         return f"{times} ({floor}): no gain is claimed"

@@ -24,28 +24,40 @@ def lower_bound(runner: Runner, name: str, confirmed: Trial | None, limit_rps: C
 
 def nothing_better(runner: Runner, usual: Trial | None, noise: Noise | None) -> str:
     """Why the default is kept; `usual` is its confirmation."""
+    if not any(one.valid for one in runner.trials):
+        return f"nothing could be measured: every trial was invalid; {runner.trials[-1].invalid_reason}. Is the machine busy?"
+    return _nothing_held(runner) if usual is None else _not_better(runner, usual, noise)
+
+
+def _nothing_held(runner: Runner) -> str:
+    """Why not even the default has a rate."""
     slo_ms, trials = runner.bench.slo_ms, runner.trials
-    if not any(one.valid for one in trials):
-        return f"nothing could be measured: every trial was invalid; {trials[-1].invalid_reason}. Is the machine busy?"
-    limits = [one.limit for one in trials if one.valid and one.limit is not None]
-    if usual is None and limits and not any(one.within(slo_ms) for one in trials):
-        return f"no configuration kept every limit: {limits[-1]}"
-    if usual is None and any(one.within(slo_ms) for one in trials):
+    if any(one.within(slo_ms) for one in trials):
         return f"no rate held within {slo_ms:g} ms in a longer trial; the machine may be busy, or tune.slo_ms too low"
-    if usual is None:
-        lowest = min(one.at_percentile_ms for one in trials if one.valid)
-        name = f"p{runner.bench.tune.percentile:g}"
-        seen = (
-            f"the lowest {name} seen was {lowest:.0f} ms" if lowest < math.inf else f"requests beyond {name} were lost in each"
-        )
-        return f"no tried rate of any configuration was within {slo_ms:g} ms; {seen}. Raise tune.slo_ms"
-    others = [one for one in trials if one.setting != usual.setting and one.within(slo_ms)]
+    limits = [one.limit for one in trials if one.valid and one.limit is not None]
+    if limits:
+        return f"no configuration kept every limit: {limits[-1]}"
+    lowest = min(one.at_percentile_ms for one in trials if one.valid)
+    name = f"p{runner.bench.tune.percentile:g}"
+    seen = f"the lowest {name} seen was {lowest:.0f} ms" if lowest < math.inf else f"requests beyond {name} were lost in each"
+    return f"no tried rate of any configuration was within {slo_ms:g} ms; {seen}. Raise tune.slo_ms"
+
+
+def _not_better(runner: Runner, usual: Trial, noise: Noise | None) -> str:
+    """Why nothing is recommended in place of the default, which holds a rate."""
+    slo_ms, tune = runner.bench.slo_ms, runner.bench.tune
+    if tune.objective != "rate":
+        return f"nothing was confirmed to be better than TorchServe's default at {tune.at_rps:g} req/s: the default is kept"
+    others = [one for one in runner.trials if one.setting != usual.setting]
     carried = f"TorchServe's default, {usual.offered_rps:.1f} req/s within {slo_ms:g} ms"
-    if not others:
+    within = [one for one in others if one.within(slo_ms)]
+    if not within:
         return f"batching does not pay here: no other configuration carried as much as {carried}: the default is kept"
-    best = max(others, key=lambda one: one.offered_rps)
+    best = max(within, key=lambda one: one.offered_rps)
+    seen = f"{told(best.setting)} carried {best.offered_rps:.1f} req/s in the search, and"
+    longer = [one for one in others if one.purpose == "confirm"]
+    if longer and not any(one.valid for one in longer):
+        why = f"every longer trial was invalid, the last because {longer[-1].invalid_reason}"
+        return f"{seen} could not be confirmed: {why}. {carried}, is kept"
     floor = f", beyond the noise of {noise.rps_floor:.0%}" if noise is not None else ""
-    return (
-        f"batching does not pay here: {told(best.setting)} carried {best.offered_rps:.1f} req/s in the search, and no longer "
-        f"trial showed more than {carried}{floor}: the default is kept"
-    )
+    return f"batching does not pay here: {seen} no longer trial showed more than {carried}{floor}: the default is kept"
