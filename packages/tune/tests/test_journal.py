@@ -135,4 +135,14 @@ def test_fresh_forgets_what_was_interrupted(stage: str, fresh: bool, tmp_path: P
 
     told = read_config(["model=digits_cnn", f"fresh={stage}"]).config
 
-    assert fresh == (_journal(told, accelerator, "a", [], out).read("curve") is None)
+    again = tmp_path / "digits_cnn" / "again" / "tune"
+    assert fresh == (_journal(told, accelerator, "a", [], again).read("curve") is None)
+
+
+def test_a_fresh_run_that_is_tried_once_more_keeps_its_own_trials(tmp_path: Path) -> None:
+    Journal.of(tmp_path, {"a": 1}, "before", fresh=False, keep=10).write("curve", [1])
+    journal = Journal.of(tmp_path, {"a": 1}, "now", fresh=True, keep=10)
+    assert journal.read("curve") is None
+    journal.write("curve", [2])
+
+    assert [2] == Journal.of(tmp_path, {"a": 1}, "now", fresh=True, keep=10).read("curve")

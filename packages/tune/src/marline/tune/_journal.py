@@ -19,7 +19,7 @@ from marline.core import json_sha256, write_json
 from marline.loadtest import Measurement, read_measurement
 from marline.tune._batches import Batch
 
-FOLDER = ".trials"
+FOLDER, BEGAN = ".trials", "began"  # the latter names the run that began to write
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,11 +46,17 @@ class Journal:
 
     @classmethod
     def of(cls, model: Path, told: Mapping[str, Any], run: str, *, fresh: bool, keep: int) -> "Journal":
-        """The journal of `told`, empty where it is `fresh` or nothing was interrupted; of the others the newest `keep` stay."""
+        """The journal of `told`, empty where it is `fresh` or nothing was interrupted; of the others the newest `keep` stay.
+
+        What this very run has measured stays where it is `fresh`, too: it is a stage that is tried once more.
+        """
         folder = model / FOLDER / json_sha256(told)[:16]
-        if fresh:
+        began = folder / BEGAN
+        if fresh and not (began.is_file() and began.read_text() == run):
             shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True, exist_ok=True)
+        if not began.is_file():
+            began.write_text(run)
         os.utime(folder)
         for old in sorted(folder.parent.iterdir(), key=lambda one: -one.stat().st_mtime)[keep:]:
             shutil.rmtree(old)
