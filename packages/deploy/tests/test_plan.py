@@ -1,5 +1,6 @@
 import re
 from collections.abc import Callable
+from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -36,5 +37,6 @@ def test_a_plan_comes_from_what_was_measured_and_from_the_archive(tuned: Callabl
 
     assert ("digits-cnn", "registry:5000/team/digits:20260102-030405-6789") == (plan.name, plan.image)
     assert (1, 2, 9, 1) == (plan.gpus, plan.threads, plan.replicas, plan.canary_replicas)
+    assert 1 == replace(plan, serving=replace(plan.serving, threads=1)).threads
     assert (42, 8) == (plan.serving.job_queue_size, plan.serving.batch_size)
     assert (1, 46) == (plan.drain_s, plan.grace_s)

@@ -1,5 +1,6 @@
 """What a worker makes of its device. What needs CUDA itself is marked `gpu`."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,20 @@ def test_without_cuda_a_worker_runs_on_the_cpu_and_what_is_for_cuda_changes_noth
     assert tensors == use.pinned(tensors)
     with use.autocast():
         assert torch.float32 == (torch.ones(2, 2) @ torch.ones(2, 2)).dtype
+
+
+@pytest.mark.parametrize("asked", [None, 1, 10**6])
+def test_a_worker_takes_no_more_threads_than_its_archive_asks_for(asked: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    threads = torch.get_num_threads()
+    try:
+        DeviceUse.of({"maxWorkers": 1, "handler": {"threads": asked}}, None)
+        found = torch.get_num_threads()
+    finally:
+        torch.set_num_threads(threads)
+
+    cores = len(os.sched_getaffinity(0))
+    assert found == min(cores, asked or cores)
 
 
 @pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])

@@ -12,7 +12,7 @@ import marline.tune
 from marline.archive import from_yaml, read_mar
 from marline.core import read_config
 from marline.tune import Point, Service, Setting, predict, simulate
-from marline.tune._tune import _left_out, slo_of, within_curve
+from marline.tune._limits import _left_out, slo_of, within_curve
 
 DEFAULT = Setting(1, 100, 1)
 Run = Callable[..., tuple[Any, Any]]
@@ -100,11 +100,27 @@ def test_a_gain_that_is_not_above_the_noise_is_not_claimed(choose: Run) -> None:
 def test_where_nothing_is_within_the_objective_the_remedy_is_named(choose: Run, service: Service) -> None:
     slow = replace(service, http_ms=500.0)
 
-    choice, _ = choose(slow)
+    choice, chooser = choose(slow)
 
     assert (0.0, False) == (choice.chosen["rps"], choice.chosen["slo_met"])
     assert choice.chosen == choice.default
     assert "Raise tune.slo_ms" in choice.warnings[0]
+    tried = chooser.runner.asked[1:]  # of the pair the second, and what follows: each setting at ever lower rates
+    assert len(tried) > 2
+    assert all(
+        later <= rps / 2 for number, (one, rps) in enumerate(tried) for other, later in tried[number + 1 :] if other == one
+    )
+
+
+def test_a_low_rate_is_tried_where_the_twin_says_that_none_holds(choose: Run, service: Service) -> None:
+    """A pair that met a stall says that nothing is within the objective; at half the rate there is none."""
+    stalling = replace(service, http_ms=150.0)
+
+    choice, chooser = choose(lambda purpose: stalling if purpose == "noise" else service)
+
+    assert choice.chosen["rps"] > 0
+    assert choice.chosen["slo_met"]
+    assert chooser.runner.trials[2].setting == DEFAULT
 
 
 def test_an_invalid_trial_is_repeated_told_and_counts_nowhere(choose: Run, service: Service) -> None:
@@ -134,6 +150,32 @@ def test_a_machine_on_which_nothing_is_valid_is_named(choose: Run, service: Serv
     assert (0.0, None) == (choice.chosen["rps"], choice.chosen["slo_met"])
     assert choice.noise is None
     assert "every trial was invalid; requests were sent late. Is the machine busy?" in choice.warnings[0]
+
+
+def test_a_rate_that_was_measured_is_not_above_the_ceiling_of_what_can_be(choose: Run, service: Service) -> None:
+    """A setting whose trials are invalid at a higher rate does not make others equal to what already held more."""
+    choice, chooser = choose(service, broken=lambda number: "a worker was replaced" if number in {4, 5} else None)
+
+    held = max(trial.offered_rps for trial in chooser.runner.trials if trial.valid and trial.purpose != "noise")
+    assert chooser.forecast.ceiling_rps >= chooser.runner.trials[2].offered_rps
+    assert choice.chosen["rps"] >= 0.9 * held
+
+
+def test_a_winner_that_cannot_be_confirmed_is_not_said_to_carry_no_more(choose: Run, service: Service) -> None:
+    """Every longer trial but that of the default."""
+    seen: list[str] = []
+
+    def real(purpose: str) -> Service:
+        seen.append(purpose)
+        return service
+
+    def busy(_: int) -> str | None:
+        return "the sender was busy" if seen[-1] == "confirm" and seen.count("confirm") > 1 else None
+
+    choice, _ = choose(real, broken=busy)
+
+    assert choice.setting == DEFAULT
+    assert "could not be confirmed: every longer trial was invalid, the last because the sender was busy" in choice.warnings[0]
 
 
 @pytest.mark.parametrize("strategy", ["predict", "grid", "optuna"])
@@ -172,6 +214,38 @@ def test_the_cheapest_has_no_more_workers_than_the_rate_needs(choose: Run, servi
 
     assert choice.setting.workers == 1
     assert choice.chosen["slo_met"]
+
+
+def test_more_workers_are_confirmed_where_one_does_not_hold_the_rate(choose: Run, service: Service) -> None:
+    """The twin believes that one worker is enough; the longer trials show that only several are."""
+    words = ("tune.objective=cost", "tune.at_rps=560", "tune.workers=[1,2]", "tune.batch_sizes=[16,32]")
+    quick, slow = replace(service, shared=False), replace(service, shared=False, batch_ms=14.0)
+
+    choice, chooser = choose(lambda purpose: slow if purpose == "confirm" else quick, *words)
+
+    confirmed = [trial.setting.workers for trial in chooser.runner.trials if trial.purpose == "confirm"]
+    assert 1 in confirmed
+    assert (2, True) == (choice.setting.workers, choice.chosen["slo_met"])
+
+
+def test_what_is_said_of_the_default_at_one_rate_was_measured_at_it(choose: Run, service: Service) -> None:
+    choice, chooser = choose(service, "tune.objective=latency", "tune.at_rps=200")
+
+    tried = [trial.offered_rps for trial in chooser.runner.trials if trial.setting == DEFAULT and trial.purpose == "search"]
+    assert [200] == [round(rps) for rps in tried]
+    assert "TorchServe's default held 200 req/s not within 100 ms" in choice.warnings[0]
+
+
+@pytest.mark.parametrize(("number", "threads"), [(1, 2), (2, None)])
+def test_fewer_workers_than_were_tried_keep_the_threads_they_had(
+    number: int, threads: int | None, choose: Run, service: Service
+) -> None:
+    _, chooser = choose(replace(service, shared=False), "tune.workers=[1,2]")
+
+    tuned = replace(chooser, threads=2).tuned_archive(Setting(8, 2, number))
+
+    assert threads == from_yaml(read_mar(tuned.file).config).threads
+    assert [threads] * (threads is not None) == [value.now for value in tuned.values if value.key == "handler.threads"]
 
 
 @pytest.mark.parametrize("strategy", ["grid", "optuna"])

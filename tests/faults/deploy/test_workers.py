@@ -17,7 +17,7 @@ from marline.core import read_config
 from marline.deploy import Server, ask
 from marline.loadtest import Load, Target, measure, percentile
 from marline.tune._curve import measure_service
-from marline.tune._tune import within_curve
+from marline.tune._limits import within_curve
 
 Obey = Callable[..., Any]
 Until = Callable[..., float]

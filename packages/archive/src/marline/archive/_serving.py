@@ -24,6 +24,7 @@ class Serving:
     device: str  # cpu | gpu
     client_timeout_ms: int = 0  # a request that has waited for longer is dropped without an answer; 0: none is
     device_ids: tuple[int, ...] = ()  # among the GPUs that the server sees, in the order its workers get them; none: it chooses
+    threads: int | None = None  # of each worker on a CPU, at most; none: its share of the cores
 
 
 DEFAULT = Serving(  # for archives built outside a run, where no configs/default.yaml need be; a test holds them equal
@@ -39,7 +40,8 @@ DEFAULT = Serving(  # for archives built outside a run, where no configs/default
 
 def to_yaml(serving: Serving, handler: Mapping[str, Any] | None = None) -> str:
     """The text of model-config.yaml; `handler` is the section that the shared handler reads."""
-    return as_text(_frontend(serving) | ({"handler": dict(handler)} if handler else {}))
+    section = {**(handler or {}), **({"threads": serving.threads} if serving.threads is not None else {})}
+    return as_text(_frontend(serving) | ({"handler": section} if section else {}))
 
 
 def completed(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -95,4 +97,5 @@ def from_yaml(text: str) -> Serving:
         device=values["deviceType"],
         client_timeout_ms=values["clientTimeoutInMills"],
         device_ids=tuple(values.get("deviceIds") or ()),
+        threads=(values.get("handler") or {}).get("threads"),
     )

@@ -40,7 +40,8 @@ class Plan:
     @property
     def threads(self) -> int:
         """Threads of each worker, as while it was tuned."""
-        return max(1, self.cores // self.serving.workers)
+        share = max(1, self.cores // self.serving.workers)
+        return min(share, self.serving.threads or share)
 
     @property
     def grace_s(self) -> int:

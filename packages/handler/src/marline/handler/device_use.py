@@ -1,7 +1,7 @@
 """Where a worker runs and how it shares the machine: device, threads, memory and types. Goes into every archive.
 
-Of the model config it reads `maxWorkers`, `system.maxGPUMemory` (MB) and, for CUDA, `handler.autocast` (float16 or bfloat16),
-`handler.channels_last`, `handler.pin_memory` and `handler.profile`.
+Of the model config it reads `maxWorkers`, `handler.threads`, `system.maxGPUMemory` (MB) and, for CUDA, `handler.autocast`
+(float16 or bfloat16), `handler.channels_last`, `handler.pin_memory` and `handler.profile`.
 """
 
 import contextlib
@@ -105,9 +105,10 @@ def _quickest_s(run: Callable[[int], None], batch_size: int) -> float:
 
 
 def _take_share(config: Mapping[str, Any], device: torch.device) -> None:
-    """Threads are cores / workers: TorchServe lets every worker use all cores. GPU memory is capped on request."""
+    """Threads are cores / workers: TorchServe lets each use all cores. Fewer, and a cap of GPU memory, on request."""
     if "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(max(1, cores() // max(1, int(config.get("maxWorkers") or 1))))
+        share = max(1, cores() // max(1, int(config.get("maxWorkers") or 1)))
+        torch.set_num_threads(min(share, int((config.get("handler") or {}).get("threads") or share)))
     limit_mb = (config.get("system") or {}).get("maxGPUMemory")
     if not limit_mb or device.type != "cuda":
         return

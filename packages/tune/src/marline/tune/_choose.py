@@ -40,12 +40,16 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Chooser:
-    """One tuning run: what runs the trials, the archive they are of, the twin, and the GPUs where they are what serves."""
+    """One tuning run: what runs the trials, the archive they are of, the twin, and the GPUs where they are what serves.
+
+    `threads` had each worker, where several numbers of workers shared one processor; as many it keeps when it is served.
+    """
 
     runner: Runner
     archive: Path
     forecast: Forecaster
     devices: Devices = NO_GPU
+    threads: int | None = None
 
     def choose(self) -> Choice:
         """Measure the noise, look for candidates, confirm the default and the best, each by a longer trial."""
@@ -59,7 +63,8 @@ class Chooser:
         if best is None:
             warnings.insert(0, nothing_better(self.runner, usual, noise))
         elif usual is None:
-            warnings.insert(0, f"TorchServe's default held no rate within {self._slo_ms:g} ms, so no gain can be stated")
+            held = "no rate" if self._at_rps is None else f"{self._at_rps:g} req/s not"
+            warnings.insert(0, f"TorchServe's default held {held} within {self._slo_ms:g} ms, so no gain can be stated")
         if self._at_rps is None:
             limits = self.forecast.limit_rps if self.forecast.trusted else None
             warnings += lower_bound(self.runner, "TorchServe's default", usual, limits) if best else []
@@ -78,7 +83,9 @@ class Chooser:
     def tuned_archive(self, setting: Setting) -> Tuned:
         """The archive that asks for a setting itself."""
         service, out, slo_ms = self.forecast.measured, self.runner.bench.out, self._slo_ms
-        return tuned_archive(self.archive, setting, service.points, slo_ms, out, shared=service.shared, devices=self.devices)
+        fewer = self.threads if setting.workers < max(self.runner.bench.tune.workers) else None
+        more: dict[str, Any] = {"shared": service.shared, "devices": self.devices, "threads": fewer}
+        return tuned_archive(self.archive, setting, service.points, slo_ms, out, **more)
 
     @property
     def _slo_ms(self) -> float:
@@ -102,7 +109,8 @@ class Chooser:
             return trial
         again = self._once(setting, rps)
         if not again.valid:
-            self.forecast.ceiling_rps = min(self.forecast.ceiling_rps, SLOWER * rps)
+            measured = max((one.offered_rps for one in self.runner.trials if one.valid), default=0.0)
+            self.forecast.ceiling_rps = max(measured, min(self.forecast.ceiling_rps, SLOWER * rps))
         return again
 
     def _noise(self, default: Setting) -> Noise | None:
@@ -174,19 +182,23 @@ class Chooser:
         return -trial.at_percentile_ms - (1e4 * trial.setting.workers if self.runner.bench.tune.objective == "cost" else 0.0)
 
     def _confirm_default(self, default: Setting) -> Trial | None:
-        safe = self.forecast.safe_rps(default)
-        if self._at_rps is not None and self.forecast.latency_ms(default, self._at_rps) > self._slo_ms:
-            return None
+        safe, at = self.forecast.safe_rps(default), self._at_rps
+        if at is not None and self.forecast.latency_ms(default, at) > self._slo_ms:
+            if (default, at) in self.forecast.measured_ms:
+                return None
+            self._try(default, at)  # what is said of the default is measured, not predicted
+            if self.forecast.latency_ms(default, at) > self._slo_ms:
+                return None
         return self._confirm(self.tuned_archive(default).file, default, safe, 0.0) if safe or self._at_rps else None
 
     def _confirm_best(self, candidates: Sequence[Setting], usual: Trial | None, noise: Noise | None) -> Trial | None:
         """The first candidate that a longer trial, as the tuned archive, shows to be better than the default beyond the noise.
 
-        The best of another kind has its chance where the first turns out to carry less.
+        The best of another kind has its chance where the first turns out to carry less; at one rate, where the first does not
+        hold it, also the best with each other number of workers.
         """
-        rival = rival_of(candidates) if candidates else None
         best: Trial | None = None
-        for setting in [*candidates[:1], *([rival] if rival else [])]:
+        for setting in finalists(candidates, every_number=self._at_rps is not None):
             safe = self.forecast.safe_rps(setting)
             least = BETTER * best.offered_rps if best else usual.offered_rps * (1 + _floor(noise)) if usual else 0.0
             if self._at_rps is None and safe <= least:
@@ -241,6 +253,16 @@ class Chooser:
             return None
         best = max(within, key=lambda one: one.offered_rps if self._at_rps is None else -one.at_percentile_ms)
         return self._config(best.setting, best)
+
+
+def finalists(candidates: Sequence[Setting], *, every_number: bool) -> list[Setting]:
+    """The first of the ranked candidates and the best of another kind; or else the best with `every_number` of workers, too."""
+    if not candidates:
+        return []
+    rival = rival_of(candidates)
+    firsts = {one.workers: one for one in reversed(candidates)} if every_number else {}
+    others = sorted(firsts.values(), key=candidates.index)
+    return list(dict.fromkeys([candidates[0], *([rival] if rival else []), *others]))
 
 
 def _floor(noise: Noise | None) -> float:

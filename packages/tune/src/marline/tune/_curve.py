@@ -20,10 +20,11 @@ from statistics import median
 import numpy as np
 
 from marline.archive import from_yaml, read_mar
-from marline.core import StageError, WorkerError, progress
+from marline.core import StageError, progress
 from marline.deploy import Server
 from marline.tune._batches import Batch, read_batches
 from marline.tune._burst import Bursts, TooLarge
+from marline.tune._fit import load_unless_too_large
 from marline.tune._service import Point, Service, Stages
 
 FULL_MS = 1000  # for batches that leave as soon as they are full
@@ -158,15 +159,10 @@ def _measure_alone(bench: _Bench, found: _Found) -> None:
 
 def _load(bench: _Bench, size: int, delay_ms: int) -> bool:
     """Load with a batch size, which our handler tries while it loads; False where memory ends. TooLarge for a size of 1."""
-    try:
-        bench.server.load(bench.archive, bench.model, batch_size=size, max_batch_delay_ms=delay_ms, workers=1)
-    except WorkerError as error:
-        if "MemoryError" not in str(error) and "OutOfMemory" not in str(error):
-            raise
-        if size == 1:
-            raise TooLarge(f"{bench.model} cannot be loaded with batches of 1: {error}") from None
-        return False
-    return True
+    error = load_unless_too_large(bench.server, bench.archive, bench.model, size, delay_ms, 1)
+    if size == 1 and error is not None:
+        raise TooLarge(f"{bench.model} cannot be loaded with batches of 1: {error}") from None
+    return error is None
 
 
 def _repeated(bench: _Bench, bursts: Bursts, sizes: Sequence[int], found: _Found) -> dict[int, list[tuple[Stages, float]]]:

@@ -27,6 +27,7 @@ CONFIRM_AT = 0.94  # of a limit is what may be promised: what is found best of s
 CAREFUL = 0.85  # of the objective: a p99 measured again, near the limit, differs by as much
 REACH = 1.5  # times the highest rate that was tried: how far a correction upwards is believed
 NEAR = 0.95  # of the predicted limit: what holds there leaves little to look for
+HALF, IDLE = 0.5, 0.05  # of the lowest rate that missed, where nothing holds; and of a saturated server: it is idle there
 CLOSE = 1.2  # a bracket this narrow needs no further trial
 ARRIVALS = 20_000  # of a load whose latencies are predicted at one rate
 
@@ -99,6 +100,12 @@ class Forecaster:
         bounds = self.bounds.get(setting, Bounds())
         rate = bounds.next_rate(self.told[setting].rps)
         return None if rate is None or (bounds.low and rate > self.ceiling_rps) else min(rate, BELOW * self.ceiling_rps)
+
+    def lower(self) -> tuple[Setting, float] | None:
+        """A setting that missed the objective at its lowest rate so far, and a lower one; None where that would say little."""
+        missed = {one: bounds.high for one, bounds in self.bounds.items() if bounds.low == 0 and one in self.told}
+        rates = {one: HALF * high for one, high in missed.items() if HALF * high >= IDLE * self.told[one].saturated_rps}
+        return max(rates.items(), key=lambda entry: (entry[1], entry[0]), default=None)
 
     def by_rate(self) -> list[Setting]:
         """Settings that carry anything, the one that carries most first."""
@@ -200,12 +207,17 @@ class Forecaster:
 def look_for_rate(forecast: Forecaster, run: Try, steps: int, in_time: Callable[[], bool]) -> None:
     """Try the most promising setting until its limit is known, then once the best of another kind.
 
-    Which is the most promising follows what is seen. The first trial is made whatever the time.
+    Which is the most promising follows what is seen. The first trial is made whatever the time. Where the twin says that
+    nothing carries anything, it is not believed before lower rates of what was tried have missed the objective, too.
     """
     for turn in range(steps):
         ranked = forecast.by_rate()
-        if not ranked or (turn and not in_time()):
+        lower = None if ranked else forecast.lower()
+        if (not ranked and lower is None) or (turn and not in_time()):
             return
+        if lower is not None:
+            run(*lower)
+            continue
         setting = ranked[0]
         rate = forecast.next_rate(setting)
         if rate is None:

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -34,19 +34,20 @@ from marline.loadtest import arrival_times, measuring
 from marline.tune._answer import answer
 from marline.tune._baseline import Baseline, send_baseline
 from marline.tune._choose import Chooser
-from marline.tune._curve import ROOM, is_reported, measure_service
+from marline.tune._curve import is_reported, measure_service
 from marline.tune._devices import devices_of
+from marline.tune._fit import largest_batches
 from marline.tune._journal import Journal
+from marline.tune._limits import few_threads, no_room, slo_of, within
 from marline.tune._nvml import gpu_use
 from marline.tune._predict import Forecaster
 from marline.tune._result import found, watched
 from marline.tune._runner import Runner, serve
 from marline.tune._search import default_of, grid
-from marline.tune._service import Point, Service
+from marline.tune._service import Service
 from marline.tune._trial import Bench, load_of
 from marline.tune._values import workers_within
 
-SLO_FACTOR, SLO_FLOOR_MS = 5.0, 50.0
 GAPS_RPS, GAPS_S = 100.0, 400.0  # of the arrivals that rates are predicted with, where they are not Poisson's
 IN_RESULT_ALONE = {"trials", "curve", "predictions", "compared", "service", "diagnoses", "outlook"}
 NOT_REPORTED = (
@@ -71,17 +72,22 @@ def tune(
         raise StageError(f"deploy proved another archive than {archived.folder} holds; run again with fresh=deploy")
     archive, payloads = archived.path(archived.facts["archive"]), sorted(loaded.path("sample").iterdir())
     logs = out.parent / "logs" / "tune"
-    with measuring(f"{config.model}, run {out.parent.name}"), _server(config, accelerator, archive, logs) as server:
+    workers, few = workers_within(config.tune.workers, from_yaml(read_mar(archive).config))
+    threads = max(1, len(os.sched_getaffinity(0)) // max(workers))
+    shared = accelerator.kind == "cpu" and min(workers) < max(workers)  # one processor, by all numbers of workers
+    with measuring(f"{config.model}, run {out.parent.name}"), _server(config, accelerator, archive, logs, threads) as server:
         gpus = seen_gpus() if accelerator.kind == "cuda" else ()  # before a model of ours is on them
         journal = _journal(config, accelerator, archived.facts["sha256"], payloads, out, baseline)
-        service = _service(journal, config, accelerator, server, archive, payloads)
-        slo, (told, left_out) = slo_of(config, service.points[0].p50_ms), _within(config, service, archive)
+        service = _service(journal, config, accelerator, server, archive, payloads, max(workers))
+        slo, (told, left_out) = slo_of(config, service.points[0].p50_ms), within(config, service, workers)
+        most = _largest_batches(journal, told, server, archive, config.model)
         reports = is_reported(service.points)
         bench = Bench(
             server, config.model, payloads, told, config.loadtest, slo["ms"], out, logs, reports, accelerator.kind == "cuda"
         )
         runner = Runner(bench, journal, expected=told.steps + 4)
-        chooser = Chooser(runner, archive, _forecast(bench, service), devices_of(gpus, journal.read("gpu") or (), archive))
+        devices = devices_of(gpus, journal.read("gpu") or (), archive)
+        chooser = Chooser(runner, archive, _forecast(bench, service, most), devices, threads if shared else None)
         choice = chooser.choose()
         unsent = send_baseline(chooser, baseline) if baseline is not None else []
         tuned = chooser.tuned_archive(choice.setting)
@@ -96,7 +102,11 @@ def tune(
         "slo": slo,
         **found(choice, runner, chooser.forecast),
         **({"gpu": [*journal.read("gpu"), *watched(runner)]} if accelerator.kind == "cuda" else {}),
-        "warnings": [*left_out, *choice.warnings, *unsent, *[NOT_REPORTED] * (not reports), *_few_threads(accelerator, told)],
+        "warnings": [
+            *[*few, *left_out, *no_room(told, most), *choice.warnings, *unsent],
+            *[NOT_REPORTED] * (not reports),
+            *[few_threads(workers, threads)] * shared,
+        ],
         "tuned": {"archive": str(tuned.file.relative_to(out)), "sha256": tuned.sha256},
         "values": [asdict(value) for value in tuned.values],
         **_request(config, accelerator),
@@ -150,7 +160,13 @@ def _journal(
 
 
 def _service(
-    journal: Journal, config: Config, accelerator: Accelerator, server: Server, archive: Path, payloads: Sequence[Path]
+    journal: Journal,
+    config: Config,
+    accelerator: Accelerator,
+    server: Server,
+    archive: Path,
+    payloads: Sequence[Path],
+    workers: int,
 ) -> Service:
     """The service curve and what the server adds to it, measured unless an interrupted run has done so."""
     kept = journal.read("service")
@@ -166,7 +182,7 @@ def _service(
             told.batch_sizes,
             told.curve_repeats,
             slo_ms=lambda t1_ms: slo_of(config, t1_ms)["ms"],
-            shared=_is_shared(accelerator, max(told.workers)),
+            shared=_is_shared(accelerator, workers),
         )
     journal.write("gpu", gpu)
     journal.write("service", asdict(service))
@@ -178,67 +194,28 @@ def _is_shared(accelerator: Accelerator, workers: int) -> bool:
     return accelerator.kind == "emulated" or (accelerator.kind == "cuda" and len(seen_gpus()) < workers)
 
 
-def _forecast(bench: Bench, service: Service) -> Forecaster:
-    """The twin of this server, and every setting there is to choose from."""
+def _forecast(bench: Bench, service: Service, most: Mapping[int, int]) -> Forecaster:
+    """The twin of this server, and every setting there is to choose from; `most` is the largest batch by number of workers."""
     told, predicts = bench.tune, bench.tune.strategy == "predict"
-    settings = [default_of(told), *grid(told, told.batch_sizes)]
+    every = [default_of(told), *grid(told, told.batch_sizes)]
+    settings = [one for one in every if one.batch_size <= most.get(one.workers, one.batch_size)]
     poisson = bench.loadtest.arrivals == "poisson"
     gaps = None if poisson else np.diff(arrival_times(replace(load_of(bench, GAPS_RPS, "search", 0), seconds=GAPS_S)))
     return Forecaster(service, settings, bench.slo_ms, told.percentile, gaps=gaps, trusted=predicts)
 
 
-def slo_of(config: Config, t1_ms: float) -> dict[str, Any]:
-    """The latency objective: as configured, or max(5 t(1), 50 ms) where `tune.slo_ms=auto`."""
-    if config.tune.slo_ms != "auto":
-        return {"percentile": config.tune.percentile, "ms": config.tune.slo_ms, "origin": "config"}
-    return {"percentile": config.tune.percentile, "ms": round(max(SLO_FACTOR * t1_ms, SLO_FLOOR_MS), 1), "origin": "auto"}
+def _largest_batches(journal: Journal, told: TuneConfig, server: Server, archive: Path, model: str) -> dict[int, int]:
+    """The largest batch by number of workers, where there is a bound; asked unless an interrupted run has done so."""
+    kept = journal.read("largest")
+    if kept is None:
+        kept = sorted(largest_batches(server, archive, model, (1, *told.batch_sizes), told.workers).items())
+        journal.write("largest", kept)
+    return {int(workers): int(size) for workers, size in kept}
 
 
-def _within(config: Config, service: Service, archive: Path) -> tuple[TuneConfig, list[str]]:
-    """What may be tried of what was asked for, and why the rest may not."""
-    told, slo_ms = within_curve(config.tune, service.points), slo_of(config, service.points[0].p50_ms)["ms"]
-    workers, few = workers_within(told.workers, from_yaml(read_mar(archive).config))
-    left_out = [*_left_out(config.tune, told, service, slo_ms), *few]
-    return told.model_copy(update={"workers": workers}), left_out
-
-
-def within_curve(config: TuneConfig, curve: Sequence[Point]) -> TuneConfig:
-    """The same, without batch sizes that the curve does not reach: memory does not hold them, or the objective allows none."""
-    kept = tuple(size for size in config.batch_sizes if size <= curve[-1].batch)
-    return config.model_copy(update={"batch_sizes": kept})
-
-
-def _left_out(config: TuneConfig, told: TuneConfig, service: Service, slo_ms: float) -> list[str]:
-    """Why batch sizes were not tried."""
-    sizes, last = [size for size in config.batch_sizes if size not in told.batch_sizes], service.points[-1]
-    if not sizes:
-        return []
-    if last.p50_ms > slo_ms:
-        why = f"a batch of {last.batch} takes {last.p50_ms:.0f} ms, {slo_ms:g} ms are allowed"
-    elif last.batch == min(ROOM, service.queue):
-        why = (
-            f"more than {last.batch} requests cannot wait (archive.job_queue_size={service.queue}, {ROOM} connections at most)"
-        )
-    else:
-        why = f"batches of {min(sizes)} end the worker's memory (507)"
-    return [f"{why}: tune.batch_sizes {sizes} were not tried"]
-
-
-def _server(config: Config, accelerator: Accelerator, archive: Path, logs: Path) -> Any:
-    threads = max(1, len(os.sched_getaffinity(0)) // max(config.tune.workers))
+def _server(config: Config, accelerator: Accelerator, archive: Path, logs: Path, threads: int) -> Any:
     installs = requirements_of(archive) is not None
     return serving(config.deploy, logs, accelerator=accelerator, threads=threads, installs=installs)
-
-
-def _few_threads(accelerator: Accelerator, told: TuneConfig) -> list[str]:
-    """What trials of several numbers of workers on one processor leave out."""
-    if accelerator.kind != "cpu" or min(told.workers) == max(told.workers):
-        return []
-    why = (
-        f"every worker had a {max(told.workers)}th of the cores in all trials, as one server carried them all; served alone, "
-        f"fewer workers get more threads each, and the default could carry more: tune.workers=[{min(told.workers)}] shows it"
-    )
-    return [why]
 
 
 def _prove(server: Server, model: str, exported: Manifest) -> None:

@@ -18,6 +18,7 @@ from marline.tune._setting import Setting
 
 BURST = 1.5  # of the requests that are answered in time: a median says nothing of the batches that are faster than it
 PATIENCE = 3.0  # times the objective: as long as the load generator waits
+SAME_THREADS = "as in the trials, in which one server carried more workers, too; 0 is the share of the cores"
 LEAST_S = 10.0  # a worker that is started anew takes seconds, and what waited for it must still be answered
 
 
@@ -49,12 +50,13 @@ def tuned_archive(
     *,
     shared: bool = False,
     devices: Devices = NO_GPU,
+    threads: int | None = None,
 ) -> Tuned:
     """Write `tuned/NAME.mar` in `out`: the archive with the values for `setting`; all else its config says stays as it was."""
     file = out / "tuned" / archive.name
     file.parent.mkdir(exist_ok=True)
     told = from_yaml(read_mar(archive).config)
-    serving, values = derived(told, setting, points, slo_ms, shared=shared, devices=devices)
+    serving, values = derived(told, setting, points, slo_ms, shared=shared, devices=devices, threads=threads)
     return Tuned(file, tuned(archive, serving, file), values)
 
 
@@ -66,11 +68,13 @@ def derived(
     *,
     shared: bool = False,
     devices: Devices = NO_GPU,
+    threads: int | None = None,
 ) -> tuple[Serving, tuple[Value, ...]]:
     """How the archive is to be served, each value with what it was in `told` and why; `points` are the service curve.
 
     responseTimeout and clientTimeoutInMills are 3 times the objective and at least 10 s, jobQueueSize is `queue_of`; none of
     them is above what `told` says, where 0 for the client's timeout says nothing. deviceIds are of `devices`, where there are.
+    `threads` are those of a worker in the trials, where it was not its share of the cores.
     """
     queue, patience_s = queue_of(setting, points, slo_ms, shared=shared), math.ceil(max(LEAST_S, PATIENCE * slo_ms / 1e3))
     ids, placed = devices.ids(setting.workers, told.device_ids)
@@ -83,6 +87,7 @@ def derived(
         response_timeout_s=min(patience_s, told.response_timeout_s),
         client_timeout_ms=min(1000 * patience_s, told.client_timeout_ms or 1000 * patience_s),
         device_ids=ids,
+        threads=threads or told.threads,
     )
     patient = f"{PATIENCE:g} × the objective, at least {LEAST_S:g} s"
     return serving, (
@@ -104,6 +109,7 @@ def derived(
             + _kept("the model's config", 1000 * patience_s, told.client_timeout_ms or math.inf),
         ),
         *([Value("deviceIds", list(told.device_ids), list(ids), placed)] if devices.gpus else []),
+        *([Value("handler.threads", told.threads or 0, threads, SAME_THREADS)] if threads else []),
     )
 
 
