@@ -37,10 +37,17 @@ Key = tuple[int, int, int]
 
 
 class Drawn(NamedTuple):
-    """One picture in both forms."""
+    """One picture: as it stands in a page, and what `png` makes for those that show no SVG."""
 
     svg: str
-    png: bytes
+    figure: Figure
+
+    def png(self) -> bytes:
+        """The same in pixels."""
+        image = io.BytesIO()
+        with mpl.rc_context(STYLE):
+            self.figure.savefig(image, format="png", dpi=DOTS_PER_INCH, metadata={"Software": None})
+        return image.getvalue()
 
 
 def throughput_picture(report: Report, width: float) -> Drawn:
@@ -221,11 +228,10 @@ def keys_of(report: Report) -> Iterator[Key]:
 
 
 def draw(figure: Figure) -> Drawn:
-    """A figure in both forms, without what would differ the next time."""
-    text, image = io.StringIO(), io.BytesIO()
+    """A figure, without what would differ the next time."""
+    text = io.StringIO()
     if (layout := figure.get_layout_engine()) is not None:
         layout.execute(figure)  # once for both: each form would draw everything to find it
         figure.set_layout_engine(None)
     figure.savefig(text, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
-    figure.savefig(image, format="png", dpi=DOTS_PER_INCH, metadata={"Software": None})
-    return Drawn(re.sub(rf'<g id="{TIP}([^"]*)">', r"<g><title>\1</title>", text.getvalue()), image.getvalue())
+    return Drawn(re.sub(rf'<g id="{TIP}([^"]*)">', r"<g><title>\1</title>", text.getvalue()), figure)

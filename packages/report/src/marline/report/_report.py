@@ -34,7 +34,7 @@ def report(
     pictures = _pictures(found)
     for name, picture in pictures.items():
         (out / f"{name}.svg").write_text(picture.svg)
-        (out / f"{name}.png").write_bytes(picture.png)
+        (out / f"{name}.png").write_bytes(picture.png())
     progress(0.8, "writing")
     (out / "report.md").write_text(markdown(found))
     narrow = {"throughput_latency": throughput_picture(found, NARROW), "goodput": goodput_picture(found, NARROW)}
