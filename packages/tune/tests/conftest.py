@@ -201,7 +201,7 @@ def choose(simulated: Any, archive: Path, service: Service) -> Callable[..., tup
         runner = simulated(real, "tune.max_batch_delays_ms=[2,10]", *words, **more)
         told = runner.bench.tune
         predicts = told.strategy == "predict"
-        settings = [default_of(told), *grid(told, [point.batch for point in service.points] if predicts else told.batch_sizes)]
+        settings = [default_of(told), *grid(told, told.batch_sizes)]
         chooser = Chooser(runner, archive, Forecaster(service, settings, 100.0, 99, trusted=predicts))
         return chooser.choose(), chooser
 

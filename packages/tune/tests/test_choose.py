@@ -12,7 +12,9 @@ import marline.tune
 from marline.archive import from_yaml, read_mar
 from marline.core import read_config
 from marline.tune import Point, Service, Setting, predict, simulate
+from marline.tune._choose import Chooser
 from marline.tune._limits import _left_out, slo_of, within_curve
+from marline.tune._predict import Forecaster
 
 DEFAULT = Setting(1, 100, 1)
 Run = Callable[..., tuple[Any, Any]]
@@ -90,7 +92,7 @@ def test_a_gain_that_is_not_above_the_noise_is_not_claimed(choose: Run) -> None:
     points = tuple(Point.of(size, [(0.0, 10.0 * size, 0.0)] * 30) for size in (1, 2, 4, 8, 16, 32))
     flat = Service(points=points, batch_ms=0.1, request_ms=0.0, http_ms=1.0, shared=True)
 
-    choice, _ = choose(flat)
+    choice, _ = choose(flat, "tune.batch_sizes=[2,8,32]")
 
     assert choice.setting == DEFAULT
     assert choice.chosen == choice.default
@@ -100,7 +102,7 @@ def test_a_gain_that_is_not_above_the_noise_is_not_claimed(choose: Run) -> None:
 def test_where_nothing_is_within_the_objective_the_remedy_is_named(choose: Run, service: Service) -> None:
     slow = replace(service, http_ms=500.0)
 
-    choice, chooser = choose(slow)
+    choice, chooser = choose(slow, "tune.batch_sizes=[8]")
 
     assert (0.0, False) == (choice.chosen["rps"], choice.chosen["slo_met"])
     assert choice.chosen == choice.default
@@ -116,7 +118,7 @@ def test_a_low_rate_is_tried_where_the_twin_says_that_none_holds(choose: Run, se
     """A pair that met a stall says that nothing is within the objective; at half the rate there is none."""
     stalling = replace(service, http_ms=150.0)
 
-    choice, chooser = choose(lambda purpose: stalling if purpose == "noise" else service)
+    choice, chooser = choose(lambda purpose: stalling if purpose == "noise" else service, "tune.batch_sizes=[8]")
 
     assert choice.chosen["rps"] > 0
     assert choice.chosen["slo_met"]
@@ -210,7 +212,7 @@ def test_the_lowest_latency_is_looked_for_at_one_rate_alone(choose: Run, service
 def test_the_cheapest_has_no_more_workers_than_the_rate_needs(choose: Run, service: Service) -> None:
     real = replace(service, shared=False)
 
-    choice, _ = choose(real, "tune.objective=cost", "tune.at_rps=400", "tune.workers=[1,2,4]")
+    choice, _ = choose(real, "tune.objective=cost", "tune.at_rps=400", "tune.workers=[1,2,4]", "tune.batch_sizes=[16,32]")
 
     assert choice.setting.workers == 1
     assert choice.chosen["slo_met"]
@@ -229,20 +231,28 @@ def test_more_workers_are_confirmed_where_one_does_not_hold_the_rate(choose: Run
 
 
 def test_what_is_said_of_the_default_at_one_rate_was_measured_at_it(choose: Run, service: Service) -> None:
-    choice, chooser = choose(service, "tune.objective=latency", "tune.at_rps=200")
+    choice, chooser = choose(service, "tune.objective=latency", "tune.at_rps=200", "tune.batch_sizes=[16,32]")
 
     tried = [trial.offered_rps for trial in chooser.runner.trials if trial.setting == DEFAULT and trial.purpose == "search"]
     assert [200] == [round(rps) for rps in tried]
     assert "TorchServe's default held 200 req/s not within 100 ms" in choice.warnings[0]
 
 
+def test_a_rate_that_nothing_holds_is_refused_after_what_comes_nearest_was_tried(choose: Run, service: Service) -> None:
+    choice, chooser = choose(service, "tune.objective=cost", "tune.at_rps=900", "tune.batch_sizes=[16,32]")
+
+    assert 0.0 == choice.chosen["rps"]
+    assert "no configuration was confirmed within 100 ms at 900 req/s; lower tune.at_rps" in choice.warnings[0]
+    assert {Setting(32, 2, 1), DEFAULT} == {setting for setting, rps in chooser.runner.asked if rps == 900}
+
+
 @pytest.mark.parametrize(("number", "threads"), [(1, 2), (2, None)])
 def test_fewer_workers_than_were_tried_keep_the_threads_they_had(
-    number: int, threads: int | None, choose: Run, service: Service
+    number: int, threads: int | None, simulated: Any, archive: Path, service: Service
 ) -> None:
-    _, chooser = choose(replace(service, shared=False), "tune.workers=[1,2]")
+    chooser = Chooser(simulated(service, "tune.workers=[1,2]"), archive, Forecaster(service, [DEFAULT], 100.0, 99), threads=2)
 
-    tuned = replace(chooser, threads=2).tuned_archive(Setting(8, 2, number))
+    tuned = chooser.tuned_archive(Setting(8, 2, number))
 
     assert threads == from_yaml(read_mar(tuned.file).config).threads
     assert [threads] * (threads is not None) == [value.now for value in tuned.values if value.key == "handler.threads"]

@@ -31,14 +31,17 @@ def nothing_better(runner: Runner, usual: Trial | None, noise: Noise | None) -> 
 
 def _nothing_held(runner: Runner) -> str:
     """Why not even the default has a rate."""
-    slo_ms, trials = runner.bench.slo_ms, runner.trials
+    slo_ms, trials, tune = runner.bench.slo_ms, runner.trials, runner.bench.tune
+    if tune.objective != "rate":
+        wanted = f"within {slo_ms:g} ms at {tune.at_rps:g} req/s"
+        return f"no configuration was confirmed {wanted}; lower tune.at_rps or raise tune.slo_ms"
     if any(one.within(slo_ms) for one in trials):
         return f"no rate held within {slo_ms:g} ms in a longer trial; the machine may be busy, or tune.slo_ms too low"
     limits = [one.limit for one in trials if one.valid and one.limit is not None]
     if limits:
         return f"no configuration kept every limit: {limits[-1]}"
     lowest = min(one.at_percentile_ms for one in trials if one.valid)
-    name = f"p{runner.bench.tune.percentile:g}"
+    name = f"p{tune.percentile:g}"
     seen = f"the lowest {name} seen was {lowest:.0f} ms" if lowest < math.inf else f"requests beyond {name} were lost in each"
     return f"no tried rate of any configuration was within {slo_ms:g} ms; {seen}. Raise tune.slo_ms"
 

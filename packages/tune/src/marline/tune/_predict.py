@@ -124,6 +124,10 @@ class Forecaster:
         able = [one for one, latency in found.items() if latency <= self.slo_ms]
         return sorted(able, key=lambda one: (one.workers if cheapest else 0, found[one], one))
 
+    def nearest(self, rps: float) -> Setting:
+        """The setting with the least latency at a stated rate, or of those without any the one that answers most."""
+        return min(self.settings, key=lambda one: (self.latency_ms(one, rps), -self.told[one].saturated_rps))
+
     def latency_ms(self, setting: Setting, rps: float) -> float:
         """The percentile of the objective at a stated rate, as measured or else as predicted."""
         if (setting, rps) in self.measured_ms:
@@ -231,9 +235,15 @@ def look_for_rate(forecast: Forecaster, run: Try, steps: int, in_time: Callable[
 def look_at_rate(
     forecast: Forecaster, rps: float, *, cheapest: bool, run: Try, steps: int, in_time: Callable[[], bool]
 ) -> None:
-    """Try the best setting at one rate until the one that is best has been tried, then the best of another kind; see above."""
+    """Try the best setting at one rate until the one that is best has been tried, then the best of another kind; see above.
+
+    Where the twin says that none holds it, the one that comes nearest is tried once.
+    """
     for turn in range(steps):
         ranked = forecast.by_latency(rps, cheapest=cheapest)
+        if not ranked and turn == 0 and forecast.settings:
+            run(forecast.nearest(rps), rps)
+            continue
         untried = [one for one in ranked if (one, rps) not in forecast.measured_ms]
         if not untried or (turn and not in_time()):
             return
