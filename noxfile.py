@@ -191,7 +191,7 @@ def unit(session: nox.Session) -> None:
 @nox.session(venv_backend="none", requires=["env"])
 def tests(session: nox.Session) -> None:
     """Every test, end to end on real TorchServe included: nox -s tests -- -k manifest"""
-    workers = len(os.sched_getaffinity(0)) + 1  # tests of servers wait half of their time
+    workers = len(os.sched_getaffinity(0)) + 2  # tests of servers wait half of their time
     words = ["-n", str(workers), "--no-loadscope-reorder", "-m", "not slow and not faults"]
     run(session, "python", "-m", "pytest", *words, *session.posargs, **COMPILED_ONCE)
 
