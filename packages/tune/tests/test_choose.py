@@ -92,7 +92,7 @@ def test_a_gain_that_is_not_above_the_noise_is_not_claimed(choose: Run) -> None:
     points = tuple(Point.of(size, [(0.0, 10.0 * size, 0.0)] * 30) for size in (1, 2, 4, 8, 16, 32))
     flat = Service(points=points, batch_ms=0.1, request_ms=0.0, http_ms=1.0, shared=True)
 
-    choice, _ = choose(flat, "tune.batch_sizes=[2,8,32]")
+    choice, _ = choose(flat)
 
     assert choice.setting == DEFAULT
     assert choice.chosen == choice.default
@@ -102,7 +102,7 @@ def test_a_gain_that_is_not_above_the_noise_is_not_claimed(choose: Run) -> None:
 def test_where_nothing_is_within_the_objective_the_remedy_is_named(choose: Run, service: Service) -> None:
     slow = replace(service, http_ms=500.0)
 
-    choice, chooser = choose(slow, "tune.batch_sizes=[8]")
+    choice, chooser = choose(slow)
 
     assert (0.0, False) == (choice.chosen["rps"], choice.chosen["slo_met"])
     assert choice.chosen == choice.default
@@ -212,7 +212,7 @@ def test_the_lowest_latency_is_looked_for_at_one_rate_alone(choose: Run, service
 def test_the_cheapest_has_no_more_workers_than_the_rate_needs(choose: Run, service: Service) -> None:
     real = replace(service, shared=False)
 
-    choice, _ = choose(real, "tune.objective=cost", "tune.at_rps=400", "tune.workers=[1,2,4]", "tune.batch_sizes=[16,32]")
+    choice, _ = choose(real, "tune.objective=cost", "tune.at_rps=400", "tune.workers=[1,2,4]")
 
     assert choice.setting.workers == 1
     assert choice.chosen["slo_met"]

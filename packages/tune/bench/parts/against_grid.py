@@ -27,11 +27,11 @@ CODE = (*MEASURING, "packages/tune/bench/parts/cells.py")
 def against_grid() -> list[dict[str, Any]]:
     """Three emulated curves, 6 x 5 measured cells each: the tuner's choices, TPE's and random search's; writes docs/grid.md."""
     curves = [curve for curve in CURVES if curve[0] in COMPARED]
-    found: list[Compared] = []
+    found: list[tuple[Compared, list[dict[str, Any]]]] = []
     for curve in curves:
-        found.append(compared(curve))
+        found.append((one := compared(curve), rows(one)))
         (project_root() / "docs" / "grid.md").write_text(page(found))
-    return [row for one in found for row in rows(one)]
+    return [row for _, told in found for row in told]
 
 
 def compared(curve: tuple[str, int, int]) -> Compared:

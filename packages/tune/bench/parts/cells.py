@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 
 from marline.core import StageError, newest
 from marline.loadtest import Load
+from marline.tune._trial import ENOUGH, LONGER
 from packages.tune.bench.parts.tunings import MODEL, RUNS, Started, loaded
 
 SIZES, DELAYS_MS = (2, 4, 8, 16, 32, 64), (1, 2, 5, 10, 20)
 AXES = (f"tune.batch_sizes=[{','.join(map(str, SIZES))}]", f"tune.max_batch_delays_ms=[{','.join(map(str, DELAYS_MS))}]")
-WARM_UP_S, LONGER, ENOUGH = 2.0, 2.0, 300  # of a trial, which is longer where so many requests take longer
+WARM_UP_S = 2.0  # of a trial
 NARROW, MOST = 1.08, 10  # when a bracket is narrow enough, and trials at most
 BLOCKS = 10
 MISSES = 0.01  # the share that may be over the objective

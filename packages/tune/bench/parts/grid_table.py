@@ -78,17 +78,17 @@ def rows(one: Compared) -> list[dict[str, Any]]:
     return found
 
 
-def page(found: Sequence[Compared]) -> str:
-    """docs/grid.md: every cell, the final, the choices and what they cost."""
+def page(found: Sequence[tuple[Compared, Sequence[Mapping[str, Any]]]]) -> str:
+    """docs/grid.md: of each curve every cell, the final, and its `rows`."""
     lines = ["# The tuner against brute force", "", *HEAD, ""]
-    for one in found:
+    for one, told in found:
         lines += [f"## {one.key}, {one.scale} times slower, p99 within {one.slo_ms} ms", ""]
         lines += [f"| batch size | {' | '.join(f'{delay} ms' for delay in DELAYS_MS)} |", "|---" * (len(DELAYS_MS) + 1) + "|"]
         for size in SIZES:
             lines.append(f"| {size} | {' | '.join(f'{one.cells[size, delay].rps:.1f}' for delay in DELAYS_MS)} |")
         finals = ", ".join(f"{place} {cell.rps:.1f}" for place, cell in sorted(one.finals.items(), key=_last))
         lines += ["", f"TorchServe's default: {one.cells[DEFAULT].rps:.1f}. The final: {finals}.", ""]
-        lines += [f"- {row['name']}: {row['value']}{'; ' if row['note'] else ''}{row['note']}" for row in rows(one)]
+        lines += [f"- {row['name']}: {row['value']}{'; ' if row['note'] else ''}{row['note']}" for row in told]
         lines.append("")
     return "\n".join(lines)
 

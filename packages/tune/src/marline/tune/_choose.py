@@ -84,8 +84,16 @@ class Chooser:
         """The archive that asks for a setting itself."""
         service, out, slo_ms = self.forecast.measured, self.runner.bench.out, self._slo_ms
         fewer = self.threads if setting.workers < max(self.runner.bench.tune.workers) else None
-        more: dict[str, Any] = {"shared": service.shared, "devices": self.devices, "threads": fewer}
-        return tuned_archive(self.archive, setting, service.points, slo_ms, out, **more)
+        return tuned_archive(
+            self.archive,
+            setting,
+            service.points,
+            slo_ms,
+            out,
+            shared=service.shared,
+            devices=self.devices,
+            threads=fewer,
+        )
 
     @property
     def _slo_ms(self) -> float:
