@@ -1,6 +1,7 @@
 """Models of every kind on a real TorchServe; shares no run with the other files here."""
 
 import json
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,7 @@ def test_finished_torchscript_has_no_class_to_track_so_the_handler_reports_each_
     with fake_collector(batches=True) as collector:
         ran = sharing.run("pipelines", "model=silero_vad", "until=deploy", f"wrap.collector_url={collector.url}", *FEW)
         reports = collector.reports
+        print(f"posts at {collector.times} s, {[post.keys() for post in collector.posted]}; now {time.monotonic()} s")
 
     assert (0, "") == (ran.code, ran.err)
     assert read_manifest(ran.run / "deploy").facts["golden"] == len(reports) > 0
