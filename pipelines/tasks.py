@@ -117,7 +117,7 @@ class Run:
 
     def _keep(self, place: str, manifest: Manifest, line: Line, *, anew: bool) -> None:
         """Bring a stage to the store if it is not there; a store that fails is asked again when the run is at its end."""
-        if self.store is None or manifest.stage == "report":  # a report is true of its run alone, and goes there with it
+        if self.store is None:
             return
         try:
             if self.unsent:
@@ -151,9 +151,9 @@ class Run:
             return self._take(name, key, work, line, refresh=True)  # the run it came from has been removed
 
     def _must_be_fresh(self, name: str) -> bool:
-        """The report is made anew each time; the rest only from the stage that `fresh` names."""
-        first = self.config.fresh
-        return name == "report" or (first is not None and STAGES.index(name) >= STAGES.index(first))
+        """From the stage that `fresh` names; and a verdict on a run is found anew, as its baseline may be another by now."""
+        first, judged = self.config.fresh, name == "report" and self.config.report.fail_if is not None
+        return judged or (first is not None and STAGES.index(name) >= STAGES.index(first))
 
     def out(self, stage: str) -> Path:
         """The empty folder a stage writes to; what a try before left is removed, but for its logs."""

@@ -32,6 +32,7 @@ QUICK = (  # for runs whose numbers are not the point: short trials
     *("profile=smoke", "tune.trial_s=1", "tune.confirm_s=2", "tune.curve_repeats=3", "tune.steps=1", "loadtest.warmup_s=0.5"),
     *("export.batch_sizes=[1,2,3]", "export.fuse=false", "export.channels_last=false"),
 )
+SMOKE = (*QUICK, "report.price_per_hour=0.5")
 CHEAP = (*QUICK, "tune.batch_sizes=[2]", "tune.max_batch_delays_ms=[2]", "tune.percentile=90")  # which few requests decide
 # A quick accelerator and a wide objective: at a low rate trials would be stretched, and confirmed down step by step.
 EMULATED = (*CHEAP, "profile=standard", "accelerator=rn50_a100_ort_trt_fp16", "tune.slo_ms=403")
@@ -190,7 +191,7 @@ def smoke(place: Place, tmp_path_factory: pytest.TempPathFactory, worker_id: str
     with (shared / "smoke.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # place.run has the deadline
         if not told.exists():
-            ran = place.run("pipelines", f"model={MODEL}", *QUICK, "report.price_per_hour=0.5")
+            ran = place.run("pipelines", f"model={MODEL}", *SMOKE)
             if ran.code == 0:
                 shutil.copytree(ran.run, kept)
             told.write_text(json.dumps(asdict(ran)))
@@ -253,7 +254,7 @@ def pair(sharing: Place, killed: Killed) -> dict[str, Ran]:
 @pytest.fixture(scope="session")
 def quick() -> tuple[str, ...]:
     """The words of the smoke run."""
-    return QUICK
+    return SMOKE
 
 
 @pytest.fixture(scope="session")
