@@ -1,5 +1,6 @@
 """What is chosen, on a server that the twin plays with figures the tuner does not know, and with an archive that is real."""
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -85,6 +86,21 @@ def test_a_server_whose_longer_trials_are_worse_is_promised_less_or_nothing(choo
     late = np.mean(simulate(bad, choice.setting, arrivals_s) > 100.0)
     assert choice.chosen["rps"] == 0 or late <= 0.01
     assert choice.chosen["rps"] < limit_rps(service, choice.setting)
+
+
+@pytest.mark.parametrize(("words", "others"), [((), True), (("tune.budget_s=1",), False)])
+def test_beyond_the_budget_the_default_and_the_best_have_one_confirmation_each(
+    words: tuple[str, ...], others: bool, choose: Run, service: Service
+) -> None:
+    """Of a server whose longer trials miss the objective."""
+    slower = replace(service, http_ms=40.0)
+
+    _, chooser = choose(lambda purpose: slower if purpose == "confirm" else service, *words)
+
+    tried = Counter(trial.setting for trial in chooser.runner.trials if trial.purpose == "confirm")
+    assert others == (max(tried.values()) > 1)
+    assert DEFAULT in tried
+    assert others or len(tried) == 2
 
 
 def test_a_gain_that_is_not_above_the_noise_is_not_claimed(choose: Run) -> None:

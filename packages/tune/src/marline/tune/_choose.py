@@ -1,6 +1,6 @@
 """What is chosen: a strategy looks, longer trials confirm, and nothing is promised that was not measured."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,7 +11,7 @@ from marline.tune._explain import lower_bound, nothing_better
 from marline.tune._noise import Noise, pair
 from marline.tune._optuna import tpe
 from marline.tune._predict import Forecaster, look_at_rate, look_for_rate, rival_of
-from marline.tune._runner import Runner
+from marline.tune._runner import CONFIRM_SHARE, Runner
 from marline.tune._search import FIRST, calibration, capacity_rps, climb, default_of, search
 from marline.tune._setting import Setting
 from marline.tune._trial import Trial
@@ -56,8 +56,9 @@ class Chooser:
         default = default_of(self.runner.bench.tune)
         noise = self._noise(default)
         candidates = [one for one in self._look(default) if one != default]
-        usual = self._confirm_default(default)
-        best = self._confirm_best(candidates, usual, noise)
+        in_time = self.runner.in_time_from_now(CONFIRM_SHARE)
+        usual = self._confirm_default(default, in_time)
+        best = self._confirm_best(candidates, usual, noise, in_time)
         found = best or usual
         warnings = [*([] if noise else [NO_NOISE]), *self.runner.interrupted()]
         if best is None:
@@ -189,7 +190,7 @@ class Chooser:
             return trial.offered_rps
         return -trial.at_percentile_ms - (1e4 * trial.setting.workers if self.runner.bench.tune.objective == "cost" else 0.0)
 
-    def _confirm_default(self, default: Setting) -> Trial | None:
+    def _confirm_default(self, default: Setting, in_time: Callable[[], bool]) -> Trial | None:
         safe, at = self.forecast.safe_rps(default), self._at_rps
         if at is not None and self.forecast.latency_ms(default, at) > self._slo_ms:
             if (default, at) in self.forecast.measured_ms:
@@ -197,23 +198,26 @@ class Chooser:
             self._try(default, at)  # what is said of the default is measured, not predicted
             if self.forecast.latency_ms(default, at) > self._slo_ms:
                 return None
-        return self._confirm(self.tuned_archive(default).file, default, safe, 0.0) if safe or self._at_rps else None
+        return self._confirm(self.tuned_archive(default).file, default, safe, 0.0, in_time) if safe or self._at_rps else None
 
-    def _confirm_best(self, candidates: Sequence[Setting], usual: Trial | None, noise: Noise | None) -> Trial | None:
+    def _confirm_best(
+        self, candidates: Sequence[Setting], usual: Trial | None, noise: Noise | None, in_time: Callable[[], bool]
+    ) -> Trial | None:
         """The first candidate that a longer trial, as the tuned archive, shows to be better than the default beyond the noise.
 
-        The best of another kind has its chance where the first turns out to carry less; at one rate, where the first does not
-        hold it, also the best with each other number of workers.
+        The best of another kind has its chance where the first turns out to carry less and there is time; at one rate, where
+        the first does not hold it, also the best with each other number of workers.
         """
         best: Trial | None = None
         for setting in finalists(candidates, every_number=self._at_rps is not None):
             safe = self.forecast.safe_rps(setting)
             least = BETTER * best.offered_rps if best else usual.offered_rps * (1 + _floor(noise)) if usual else 0.0
-            if self._at_rps is None and safe <= least:
+            if self._at_rps is None and (safe <= least or not (setting == candidates[0] or in_time())):
                 continue
             if self._at_rps is not None and best is not None:
                 break
-            trial = self._confirm(self.tuned_archive(setting).file, setting, safe, least if self._at_rps is None else 0.0)
+            to_beat = least if self._at_rps is None else 0.0
+            trial = self._confirm(self.tuned_archive(setting).file, setting, safe, to_beat, in_time)
             if trial is not None and (self._at_rps is None or self._is_better(trial, usual, noise)):
                 best = trial
         return best
@@ -238,9 +242,11 @@ class Chooser:
         more, less = pairs[self.runner.bench.tune.objective]
         return round(more / less, 3)
 
-    def _confirm(self, archive: Path, setting: Setting, safe_rps: float, to_beat_rps: float) -> Trial | None:
+    def _confirm(
+        self, archive: Path, setting: Setting, safe_rps: float, to_beat_rps: float, in_time: Callable[[], bool]
+    ) -> Trial | None:
         before = len(self.runner.trials)
-        found = self.runner.confirm(archive, setting, safe_rps, to_beat_rps, at_rps=self._at_rps)
+        found = self.runner.confirm(archive, setting, safe_rps, to_beat_rps, at_rps=self._at_rps, in_time=in_time)
         runner = self.runner
         for trial, raw, load in zip(runner.trials[before:], runner.raw[before:], runner.loads[before:], strict=True):
             self.forecast.learn(trial, raw, load, fit=False)  # nothing is asked of the twin after that
