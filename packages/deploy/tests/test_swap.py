@@ -1,6 +1,8 @@
 """Swaps on a server whose rules are TorchServe's and whose workers are made of air; tests/e2e/test_swap.py has real ones."""
 
+import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import pytest
 
 from marline.core import NotReady, ParityError, RequestError, ServerError, StageError
 from marline.deploy import Release, Server, drain, roll_back, swap
+from marline.deploy._canary import Canary, judge
 from marline.handler import Pair
 
 Make = Callable[..., Path]
@@ -191,6 +194,45 @@ def test_a_canary_that_fails_where_the_live_one_does_not_is_rolled_back(server: 
         swap(server, MODEL, release(archive("2.0"), "2.0", samples=[(b"two", "image/png")]), canary_s=0.3)
 
     assert {"1.0"} == fake.models[MODEL].keys()
+
+
+def test_a_slow_canary_is_rolled_back(server: Server, fake: Any, archive: Make) -> None:
+    load(server, archive("1.0"))
+
+    def answer(version: str, _: bytes) -> httpx2.Response:
+        time.sleep(0.06 * (version == "2.0"))
+        return httpx2.Response(200, json={"output": version})
+
+    fake.answer = answer
+    with pytest.raises(
+        StageError, match=r"2\.0 is slow: over 2 times the live version's latency, and 20 ms, in \d+ of \d+ pairs"
+    ):
+        swap(server, MODEL, release(archive("2.0"), "2.0", samples=[(b"two", "image/png")]), canary_s=2)
+
+    assert {"1.0"} == fake.models[MODEL].keys()
+
+
+@pytest.mark.parametrize(
+    ("requests", "slower", "p99_ms", "refused"),
+    [
+        (8, 8, (10.0, 90.0), True),
+        (8, 7, (10.0, 90.0), False),  # one in 28 by chance
+        (6, 6, (10.0, 90.0), False),  # one in 64
+        (30, 22, (10.0, 90.0), True),
+        (30, 21, (10.0, 90.0), False),
+        (100, 100, (10.0, 20.0), False),
+        (100, 2, (10.0, 20.1), True),
+        (100, 2, (50.0, 99.0), False),
+    ],
+)
+def test_a_canary_is_slow_where_chance_is_no_reason(
+    requests: int, slower: int, p99_ms: tuple[float, float], refused: bool
+) -> None:
+    told: dict[str, Any] = {"errors": (0, 0), "p50_ms": (5.0, 21.0), "differing": 0, "samples": 1}
+    seen = Canary(requests=requests, slower=slower, p99_ms=p99_ms, **told)
+
+    with pytest.raises(StageError, match=r"2\.0 is slow") if refused else nullcontext():
+        judge(MODEL, "2.0", seen)
 
 
 def test_a_canary_without_samples_is_refused(server: Server, fake: Any, archive: Make) -> None:

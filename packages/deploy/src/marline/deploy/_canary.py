@@ -1,6 +1,7 @@
 """Watches a new version of a model beside the live one, on its samples, before anybody is sent to it."""
 
 import json
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,22 +11,24 @@ from marline.deploy._client import Client
 from marline.handler import difference
 
 PAUSE_S = 0.1  # between pairs of requests: live users come first
-SLOWER, FLOOR_MS = (
-    2.0,
-    20.0,
-)  # what latency may be over the live one's, which on a busy machine varies by less, and over nothing
-ENOUGH = 100  # requests: of fewer, p99 is the slowest one, which may be an accident, and the median is judged
+SLOWER, FLOOR_MS = 2.0, 20.0  # what latency may be over the live one's, and over nothing
+ENOUGH = 100  # requests: of fewer, p99 is the slowest one, which may be an accident, and the pairs are counted
+ACCIDENT = 0.01  # how likely so many slow pairs may be where either of the two is the slow one by chance
 ATOL, RTOL = 1e-4, 1e-3  # answers that differ by less are the same
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Canary:
-    """What was seen of (live, new): requests of each, errors, latencies in ms; and how many samples were answered otherwise."""
+    """What was seen of (live, new): requests of each, errors, latencies in ms; and how many samples were answered otherwise.
+
+    `slower` is in how many pairs of requests the new one took over twice the live one's time and 20 ms.
+    """
 
     requests: int
     errors: tuple[int, int]
     p50_ms: tuple[float, float]
     p99_ms: tuple[float, float]
+    slower: int
     differing: int
     samples: int
 
@@ -35,9 +38,10 @@ def watch(
 ) -> Canary:
     """Ask the live and the new version in turn, one request at a time, the one first as often as the other.
 
-    StageError where the new one fails more often, or its p99 (of fewer than 100 requests the median) is over twice the live
-    one's and 20 ms; ServerError where the live one is silent. That the new one answers otherwise is told and refused by nobody:
-    a model is trained anew to answer otherwise, and the golden pairs say what it must answer.
+    StageError where the new one fails more often, or its p99 is over twice the live one's and 20 ms (with fewer than 100
+    requests: in so many pairs of them that the sign test, 1 %, rules out chance; with fewer than 7 it never does); ServerError
+    where the live one is silent. That the new one answers otherwise is told and refused by nobody: a model is trained anew to
+    answer otherwise, and the golden pairs say what it must answer.
     """
     if not samples:
         raise StageError(f"{model}: there are no samples to watch a new version with; write deploy.canary_s=0")
@@ -63,26 +67,37 @@ def watch(
         errors=(errors[live], errors[new]),
         p50_ms=(_percentile(took[live], 50), _percentile(took[new], 50)),
         p99_ms=(_percentile(took[live], 99), _percentile(took[new], 99)),
+        slower=sum(new_ms > _limit_ms(live_ms) for live_ms, new_ms in zip(took[live], took[new], strict=True)),
         differing=sum(not _same(answers[live][place], answers[new][place]) for place in both),
         samples=len(both),
     )
-    _judge(model, new, seen)
+    judge(model, new, seen)
     return seen
 
 
-def _judge(model: str, version: str, seen: Canary) -> None:
+def judge(model: str, version: str, seen: Canary) -> None:
+    """StageError where `version` is worse than the live one beyond chance."""
     if seen.errors[1] > seen.errors[0]:
         raise StageError(
             f"{model} {version} failed {seen.errors[1]} of {seen.requests} requests beside the live version, which failed "
             f"{seen.errors[0]}"
         )
-    name, live_ms, new_ms = ("p99", *seen.p99_ms) if seen.requests >= ENOUGH else ("p50", *seen.p50_ms)
-    limit = max(SLOWER * live_ms, FLOOR_MS)
-    if new_ms > limit:
+    live_ms, new_ms = seen.p99_ms
+    if seen.requests >= ENOUGH and new_ms > (limit_ms := _limit_ms(live_ms)):
         raise StageError(
-            f"{model} {version} is slow: {name} {new_ms:.1f} ms over {seen.requests} requests beside the live version's "
-            f"{live_ms:.1f} ms (limit {limit:.1f} ms)"
+            f"{model} {version} is slow: p99 {new_ms:.1f} ms over {seen.requests} requests beside the live version's "
+            f"{live_ms:.1f} ms (limit {limit_ms:.1f} ms)"
         )
+    by_chance = sum(math.comb(seen.requests, count) for count in range(seen.slower, seen.requests + 1)) / 2**seen.requests
+    if seen.requests < ENOUGH and by_chance < ACCIDENT:
+        raise StageError(
+            f"{model} {version} is slow: over {SLOWER:g} times the live version's latency, and {FLOOR_MS:g} ms, in "
+            f"{seen.slower} of {seen.requests} pairs of requests (p50 {seen.p50_ms[1]:.1f} ms beside {seen.p50_ms[0]:.1f} ms)"
+        )
+
+
+def _limit_ms(live_ms: float) -> float:
+    return max(SLOWER * live_ms, FLOOR_MS)
 
 
 def _answer(client: Client, model: str, version: str, body: bytes, content_type: str, *, must: bool) -> bytes | None:
