@@ -175,13 +175,13 @@ def test_the_canary_asks_both_and_says_what_differs(server: Server, fake: Any, a
     load(server, archive("1.0"))
 
     samples = [(b"one", "image/png"), (b"two", "image/png")]
-    swapped = swap(server, MODEL, release(archive("2.0"), "2.0", samples=samples), canary_s=0.5)
+    swapped = swap(server, MODEL, release(archive("2.0"), "2.0", samples=samples), canary_s=0.1)
 
     assert swapped.canary is not None
     assert (0, 0) == swapped.canary.errors
     assert (2, 2) == (swapped.canary.differing, swapped.canary.samples)
     assert swapped.canary.requests == fake.named[MODEL, "1.0"] == fake.named[MODEL, "2.0"] - 1  # and the golden pair
-    assert swapped.canary.requests >= 2
+    assert swapped.canary.requests >= 7  # fewer pairs say nothing of latency, however short the watch
 
 
 def test_a_canary_that_fails_where_the_live_one_does_not_is_rolled_back(server: Server, fake: Any, archive: Make) -> None:

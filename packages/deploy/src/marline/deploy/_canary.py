@@ -13,6 +13,7 @@ from marline.handler import difference
 PAUSE_S = 0.1  # between pairs of requests: live users come first
 SLOWER, FLOOR_MS = 2.0, 20.0  # what latency may be over the live one's, and over nothing
 ENOUGH = 100  # requests: of fewer, p99 is the slowest one, which may be an accident, and the pairs are counted
+LEAST = 7  # pairs that are asked in any case: not even all of fewer rule chance out
 ACCIDENT = 0.01  # how likely so many slow pairs may be where either of the two is the slow one by chance
 ATOL, RTOL = 1e-4, 1e-3  # answers that differ by less are the same
 
@@ -39,9 +40,9 @@ def watch(
     """Ask the live and the new version in turn, one request at a time, the one first as often as the other.
 
     StageError where the new one fails more often, or its p99 is over twice the live one's and 20 ms (with fewer than 100
-    requests: in so many pairs of them that the sign test, 1 %, rules out chance; with fewer than 7 it never does); ServerError
-    where the live one is silent. That the new one answers otherwise is told and refused by nobody: a model is trained anew to
-    answer otherwise, and the golden pairs say what it must answer.
+    requests: in so many pairs of them that the sign test, 1 %, rules out chance; at least 7 are asked unless one fails);
+    ServerError where the live one is silent. That the new one answers otherwise is told and refused by nobody: a model is
+    trained anew to answer otherwise, and the golden pairs say what it must answer.
     """
     if not samples:
         raise StageError(f"{model}: there are no samples to watch a new version with; write deploy.canary_s=0")
@@ -49,7 +50,7 @@ def watch(
     errors = dict.fromkeys(versions, 0)
     answers: dict[str, dict[int, bytes]] = {version: {} for version in versions}
     deadline, turn = time.monotonic() + seconds, 0
-    while time.monotonic() < deadline or not turn:
+    while time.monotonic() < deadline or (turn < LEAST and not any(errors.values())):
         place = turn // 2 % len(samples)
         for version in versions if turn % 2 == 0 else versions[::-1]:
             began = time.monotonic()
@@ -83,17 +84,22 @@ def judge(model: str, version: str, seen: Canary) -> None:
             f"{seen.errors[0]}"
         )
     live_ms, new_ms = seen.p99_ms
-    if seen.requests >= ENOUGH and new_ms > (limit_ms := _limit_ms(live_ms)):
-        raise StageError(
-            f"{model} {version} is slow: p99 {new_ms:.1f} ms over {seen.requests} requests beside the live version's "
-            f"{live_ms:.1f} ms (limit {limit_ms:.1f} ms)"
-        )
-    by_chance = sum(math.comb(seen.requests, count) for count in range(seen.slower, seen.requests + 1)) / 2**seen.requests
-    if seen.requests < ENOUGH and by_chance < ACCIDENT:
+    if seen.requests >= ENOUGH:
+        if new_ms > (limit_ms := _limit_ms(live_ms)):
+            raise StageError(
+                f"{model} {version} is slow: p99 {new_ms:.1f} ms over {seen.requests} requests beside the live version's "
+                f"{live_ms:.1f} ms (limit {limit_ms:.1f} ms)"
+            )
+    elif _by_chance(seen.slower, seen.requests) < ACCIDENT:
         raise StageError(
             f"{model} {version} is slow: over {SLOWER:g} times the live version's latency, and {FLOOR_MS:g} ms, in "
             f"{seen.slower} of {seen.requests} pairs of requests (p50 {seen.p50_ms[1]:.1f} ms beside {seen.p50_ms[0]:.1f} ms)"
         )
+
+
+def _by_chance(count: int, pairs: int) -> float:
+    """The binomial tail: at least `count` of so many pairs, where each is as likely to be one as not."""
+    return sum(math.comb(pairs, more) for more in range(count, pairs + 1)) * 0.5**pairs
 
 
 def _limit_ms(live_ms: float) -> float:
