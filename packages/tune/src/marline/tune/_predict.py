@@ -25,10 +25,12 @@ BELOW, ABOVE = 0.9, 1.05  # of the predicted limit: where a setting is tried fir
 HIGHER, BARELY = 1.1, 0.97  # of the highest rate that held, and of the lowest that did not, where the twin was wrong
 CONFIRM_AT = 0.94  # of a limit is what may be promised: what is found best of several was lucky, too
 CAREFUL = 0.85  # of the objective: a p99 measured again, near the limit, differs by as much
+FEW, MORE_CAREFUL = 1000, 0.8  # requests, with fewer of which a setting was tried: its p99 differs by more
 REACH = 1.5  # times the highest rate that was tried: how far a correction upwards is believed
 NEAR = 0.95  # of the predicted limit: what holds there leaves little to look for
 HALF, IDLE = 0.5, 0.05  # of the lowest rate that missed, where nothing holds; and of a saturated server: it is idle there
 CLOSE = 1.2  # a bracket this narrow needs no further trial
+HELD = 0.85  # of the predicted limit: what held there can be confirmed
 ARRIVALS = 20_000  # of a load whose latencies are predicted at one rate
 
 Try = Callable[[Setting, float], Trial]
@@ -100,6 +102,11 @@ class Forecaster:
         bounds = self.bounds.get(setting, Bounds())
         rate = bounds.next_rate(self.told[setting].rps)
         return None if rate is None or (bounds.low and rate > self.ceiling_rps) else min(rate, BELOW * self.ceiling_rps)
+
+    def is_confirmable(self, setting: Setting) -> bool:
+        """Whether a rate near a setting's limit has held, of itself or of one that differs in the delay alone."""
+        held = [bounds.low for one, bounds in self.bounds.items() if _kind(one) == _kind(setting)]
+        return max(held, default=0.0) >= HELD * self.limit_rps(setting)
 
     def lower(self) -> tuple[Setting, float] | None:
         """A setting that missed the objective at its lowest rate so far, and a lower one; None where that would say little."""
@@ -185,7 +192,8 @@ class Forecaster:
             found = Prediction(setting, most, told.p50_ms, told.p99_ms, told.tail_ms, told.mean_batch, found.saturated_rps)
         p50_ms, p99_ms, tail_ms = (off * ms for ms in (found.p50_ms, found.p99_ms, found.tail_ms))
         self.told[setting] = replace(found, p50_ms=p50_ms, p99_ms=p99_ms, tail_ms=tail_ms)
-        self.careful[setting] = self._limit(setting, CAREFUL * self.slo_ms / off).rps
+        careful = CAREFUL if sum(one.latencies_ms.size for one in tried) >= FEW else MORE_CAREFUL
+        self.careful[setting] = self._limit(setting, careful * self.slo_ms / off).rps
 
     def _limit(self, setting: Setting, slo_ms: float) -> Prediction:
         return predict(self.service, [setting], slo_ms, self.percentile, gaps=self.gaps)[0]
@@ -211,8 +219,9 @@ class Forecaster:
 def look_for_rate(forecast: Forecaster, run: Try, steps: int, in_time: Callable[[], bool]) -> None:
     """Try the most promising setting until its limit is known, then once the best of another kind.
 
-    Which is the most promising follows what is seen. The first trial is made whatever the time. Where the twin says that
-    nothing carries anything, it is not believed before lower rates of what was tried have missed the objective, too.
+    Which is the most promising follows what is seen. The first trial is made whatever the time, the last of `steps` only where
+    the best has not held near its limit yet: a confirmation that misses needs one more, too. Where the twin says that nothing
+    carries anything, it is not believed before lower rates of what was tried have missed the objective, too.
     """
     for turn in range(steps):
         ranked = forecast.by_rate()
@@ -223,6 +232,8 @@ def look_for_rate(forecast: Forecaster, run: Try, steps: int, in_time: Callable[
             run(*lower)
             continue
         setting = ranked[0]
+        if turn == steps - 1 and forecast.is_confirmable(setting):
+            return
         rate = forecast.next_rate(setting)
         if rate is None:
             rival = rival_of(ranked)
@@ -259,7 +270,11 @@ def look_at_rate(
 def rival_of(ranked: Sequence[Setting]) -> Setting | None:
     """The best that differs from the first in more than the delay, which hardly ever decides."""
     first = ranked[0]
-    return next((one for one in ranked if (one.batch_size, one.workers) != (first.batch_size, first.workers)), None)
+    return next((one for one in ranked if _kind(one) != _kind(first)), None)
+
+
+def _kind(one: Setting) -> tuple[int, int]:
+    return one.batch_size, one.workers
 
 
 def _is_as_large(one: Setting, other: Setting) -> bool:
