@@ -19,9 +19,10 @@ from packages.tune.bench.parts.tunings import MODEL, when_asked
 
 COMPARED = ("rn50_t4_pytorch_eager_amp", "bert_base_s128_t4_trt_fp16", "rn50_a100_ort_trt_fp16")
 FIRST_RPS, STEP, TRIAL_S = 60.0, 1.5, 10.0
+SLOW_RPS = 10.0  # of the default, which carries little: what an overload leaves takes it half a minute
 FINAL_STEP, FINAL_S = 1.06, 40.0
 FINALISTS, NEAR = 3, 0.93  # how many of the best go into the final, and from which share of the best rate on
-CODE = (*MEASURING, "packages/tune/bench/parts/cells.py")
+CODE = (*MEASURING, *(f"packages/tune/bench/parts/{name}.py" for name in ("cells", "tunings")))
 
 
 def against_grid() -> list[dict[str, Any]]:
@@ -42,11 +43,12 @@ def compared(curve: tuple[str, int, int]) -> Compared:
     with when_asked(*words) as started:
 
         def cell(kind: str, place: Place, pace: Pace) -> Cell:
-            measure, asked = partial(measured_cell, started, pace, slo_ms, *place), [words, asdict(pace)]
+            measure, asked = partial(measured_cell, started, pace, *place), [words, asdict(pace)]
             return Cell(**once(f"{kind}-{key}-{place[0]}-{place[1]}", measure, asked=asked, code=CODE))
 
         every = (DEFAULT, *product(SIZES, DELAYS_MS))  # the tuner may keep the default
-        cells = {place: cell("grid", place, Pace(FIRST_RPS, STEP, TRIAL_S)) for place in every}
+        first_rps = {place: SLOW_RPS if place == DEFAULT else FIRST_RPS for place in every}
+        cells = {place: cell("grid", place, Pace(first_rps[place], STEP, TRIAL_S)) for place in every}
         ranked = sorted(cells, key=lambda place: -cells[place].rps)
         near = [place for place in ranked if cells[place].rps >= NEAR * cells[ranked[0]].rps][:FINALISTS]
         finalists = sorted({*near, *map(chosen, runs)})

@@ -42,15 +42,15 @@ class Pace:
     seconds: float
 
 
-def measured_cell(started: Started, pace: Pace, slo_ms: float, size: int, delay_ms: int) -> dict[str, Any]:
+def measured_cell(started: Started, pace: Pace, size: int, delay_ms: int) -> dict[str, Any]:
     """Trials in growing or falling steps until one holds and one does not, then between the two until they are close.
 
     JSON of a Cell. StageError where a rate could not be measured.
     """
     trials: list[dict[str, Any]] = []
     low, high, rate = 0.0, math.inf, pace.first_rps
-    archived, (server, payloads) = newest(RUNS, MODEL, "archive"), started()
-    server.load(archived.path(archived.facts["archive"]), MODEL, batch_size=size, max_batch_delay_ms=delay_ms, workers=1)
+    archived, bench = newest(RUNS, MODEL, "archive"), started()
+    bench.server.load(archived.path(archived.facts["archive"]), MODEL, batch_size=size, max_batch_delay_ms=delay_ms, workers=1)
     try:
         while len(trials) < MOST and high > NARROW * low:
             load = Load(
@@ -59,19 +59,19 @@ def measured_cell(started: Started, pace: Pace, slo_ms: float, size: int, delay_
                 warmup_s=WARM_UP_S,
                 arrivals="poisson",
                 seed=1000 + len(trials),
-                timeout_s=3 * slo_ms / 1e3,
+                timeout_s=3 * bench.slo_ms / 1e3,
             )
-            seen = loaded(server, payloads, load, slo_ms)
+            seen = loaded(bench, load)
             if seen is None:
                 raise StageError(f"({size}, {delay_ms}) at {rate:.1f}/s could not be measured: every attempt was invalid")
-            missed = seen.latencies_ms > slo_ms
+            missed = seen.latencies_ms > bench.slo_ms
             blocks = [[int(block.size), int(block.sum())] for block in np.array_split(missed, BLOCKS)]
             trials.append({"rps": rate, "seconds": load.seconds, "blocks": blocks})
             held = bool(missed.mean() <= MISSES)
             low, high = (rate, high) if held else (low, rate)
             rate = rate * pace.step if math.isinf(high) else rate / pace.step if low == 0 else math.sqrt(low * high)
     finally:
-        server.unload(MODEL)
+        bench.server.unload(MODEL)
     spent_s = sum(trial["seconds"] + WARM_UP_S for trial in trials)
     return {"rps": _limit(trials, low, high), "trials": trials, "load_s": spent_s}
 

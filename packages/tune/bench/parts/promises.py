@@ -85,9 +85,9 @@ def _run(curve: tuple[str, int, int], seed: int) -> dict[str, Any]:
     told = {"rps": chosen["rps"], "seconds": seconds, "seed": OTHER + seed, "timeout_s": 3 * slo_ms / 1e3}
     load = Load(warmup_s=3, arrivals="poisson", **told)
     archive = Path(result["folder"], result["tuned"]["archive"])
-    with emulating(*words) as (server, payloads):
-        server.load(archive, MODEL, **{name: chosen[name] for name in ("batch_size", "max_batch_delay_ms", "workers")})
-        seen = loaded(server, payloads, load, slo_ms)
+    with emulating(*words) as bench:
+        bench.server.load(archive, MODEL, **{name: chosen[name] for name in ("batch_size", "max_batch_delay_ms", "workers")})
+        seen = loaded(bench, load)
     if seen is None:
         return run | {"met": "invalid", "p99_ms": None, "samples": 0}
     met = slo_met(seen.latencies_ms, slo_ms, 99, SURE)

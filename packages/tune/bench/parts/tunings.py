@@ -4,20 +4,21 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from marline.core import StageError, accelerator_of, newest, project_root, read_config
-from marline.deploy import Server, serving
-from marline.loadtest import Load, Target, invalid_reason, measure, measuring, wait_until_quiet
+from marline.deploy import serving
+from marline.loadtest import Load, Measurement, measuring, wait_until_quiet
+from marline.tune._trial import Bench, run_trial
 from packages.tune.bench.parts.kept import FOLDER
 
 MODEL, RUNS = "digits_cnn", FOLDER / "runs"
 TUNING_S, ATTEMPTS = 1800.0, 3
 
-Started = Callable[[], tuple[Server, Sequence[Path]]]  # a server that emulates, and the payloads to send it
+Started = Callable[[], Bench]  # a server that emulates, and what is sent to it
 
 
 def words_of(*words: str) -> list[str]:
@@ -40,22 +41,22 @@ def tuned(*words: str, fresh: bool = True) -> dict[str, Any]:
 
 
 @contextmanager
-def emulating(*words: str) -> Iterator[tuple[Server, Sequence[Path]]]:
-    """A server that emulates what `words` name, as tuning starts it, and the payloads to send it."""
+def emulating(*words: str) -> Iterator[Bench]:
+    """A server that emulates what `words` name, as tuning starts it, and what is sent to it."""
     config = read_config(words_of(*words)).config
     payloads = sorted(newest(RUNS, config.model, "load").path("sample").iterdir())
-    accelerator = accelerator_of(config, project_root())
-    with measuring("the benchmark of tuning"), serving(config.deploy, RUNS / "logs", accelerator=accelerator) as server:
-        yield server, payloads
+    accelerator, slo_ms, logs = accelerator_of(config, project_root()), float(config.tune.slo_ms), RUNS / "logs"
+    with measuring("the benchmark of tuning"), serving(config.deploy, logs, accelerator=accelerator) as server:
+        yield Bench(server, config.model, payloads, config.tune, config.loadtest, slo_ms, RUNS, RUNS / "loads")
 
 
 @contextmanager
 def when_asked(*words: str) -> Iterator[Started]:
     """`emulating`, from the first time that somebody asks for it: not at all where everything is kept already."""
     with ExitStack() as stack:
-        found: list[tuple[Server, Sequence[Path]]] = []
+        found: list[Bench] = []
 
-        def started() -> tuple[Server, Sequence[Path]]:
+        def started() -> Bench:
             if not found:
                 found.append(stack.enter_context(emulating(*words)))
             return found[0]
@@ -63,12 +64,14 @@ def when_asked(*words: str) -> Iterator[Started]:
         yield started
 
 
-def loaded(server: Server, payloads: Sequence[Path], load: Load, slo_ms: float) -> Any:
-    """What a load shows of the model as it is served now; None where it stays invalid."""
-    to = Target(url=f"{server.client.inference_url}/predictions/{MODEL}", token=server.client.tokens.inference)
+def loaded(bench: Bench, load: Load) -> Measurement | None:
+    """What a load shows of the model as it is served now, as a trial of the tuner's would; None where it stays invalid.
+
+    The server is idle when it is sent and when this returns: what an overload left in the queue would be the next one's.
+    """
     for _ in range(ATTEMPTS):
-        seen = measure(to, payloads, load, RUNS / "loads")
-        if invalid_reason(seen, load, slo_ms) is None:
-            return seen
+        raw = run_trial(bench, load, 0, "bench")
+        if raw.reason is None:
+            return raw.measured
         wait_until_quiet()
     return None
