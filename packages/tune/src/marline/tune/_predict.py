@@ -232,7 +232,7 @@ def look_for_rate(forecast: Forecaster, run: Try, steps: int, in_time: Callable[
             run(*lower)
             continue
         setting = ranked[0]
-        if turn == steps - 1 and forecast.is_confirmable(setting):
+        if 0 < turn == steps - 1 and forecast.is_confirmable(setting):
             return
         rate = forecast.next_rate(setting)
         if rate is None:
