@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from marline.tune import Service, Setting, predict, simulate
-from marline.tune._predict import BELOW, CLOSE, REACH, Bounds, Forecaster, rival_of
+from marline.tune._predict import BELOW, CLOSE, REACH, Bounds, Forecaster, look_for_rate, rival_of
 from marline.tune._refit import Seen, agrees
 from marline.tune._runner import decisive
 
@@ -93,6 +94,36 @@ def test_a_correction_upwards_goes_little_beyond_what_was_tried(
     assert told.rps <= (twin.rps if off > 1 else max(twin.rps, REACH * rate) + 1e-6)
     assert (told.rps > twin.rps) == (off < 1 and REACH * rate > twin.rps)
     assert told.p99_ms <= 1.01 * 100.0
+
+
+@pytest.mark.parametrize(("held", "steps", "trials"), [(True, 4, 3), (False, 4, 4), (True, 1, 1)])
+def test_the_search_leaves_its_last_trial_to_a_confirmation_that_misses(
+    forecast: Forecaster, held: bool, steps: int, trials: int
+) -> None:
+    """Where the best has held near its limit; a search of one trial makes that in any case."""
+    tried: list[float] = []
+
+    def run(setting: Setting, rps: float) -> Any:
+        tried.append(rps)
+        forecast.bounds.setdefault(setting, Bounds()).learn(rps, held=held)
+
+    look_for_rate(forecast, run, steps, lambda: True)
+
+    assert trials == len(tried)
+
+
+@pytest.mark.parametrize(("requests", "share"), [(250, 0.25), (1000, 1.0), (4000, 1.0)])
+def test_a_low_tail_of_few_requests_is_believed_in_part(
+    forecast: Forecaster, service: Service, requests: int, share: float
+) -> None:
+    setting = Setting(4, 2, 1)
+    (twin, more) = (predict(service, [setting], slo_ms, 99)[0].rps for slo_ms in (100.0, 100.0 / 0.8**share))
+    arrivals_s = np.cumsum(np.random.default_rng(5).exponential(1 / (0.9 * twin), requests))
+    forecast.seen.append(Seen(setting, arrivals_s, 0.8 * simulate(service, setting, arrivals_s)))
+
+    forecast._correct(setting)
+
+    assert twin < more == forecast.told[setting].rps
 
 
 def test_where_no_rate_leaves_room_the_confirmation_decides(forecast: Forecaster) -> None:

@@ -25,7 +25,7 @@ BELOW, ABOVE = 0.9, 1.05  # of the predicted limit: where a setting is tried fir
 HIGHER, BARELY = 1.1, 0.97  # of the highest rate that held, and of the lowest that did not, where the twin was wrong
 CONFIRM_AT = 0.94  # of a limit is what may be promised: what is found best of several was lucky, too
 CAREFUL = 0.85  # of the objective: a p99 measured again, near the limit, differs by as much
-FEW, MORE_CAREFUL = 1000, 0.8  # requests, with fewer of which a setting was tried: its p99 differs by more
+FEW = 1000  # requests, with fewer of which a low p99 may be luck
 REACH = 1.5  # times the highest rate that was tried: how far a correction upwards is believed
 NEAR = 0.95  # of the predicted limit: what holds there leaves little to look for
 HALF, IDLE = 0.5, 0.05  # of the lowest rate that missed, where nothing holds; and of a saturated server: it is idle there
@@ -185,6 +185,8 @@ class Forecaster:
         if not known or not twin.rps:
             return
         off = math.exp(sum(known) / len(known))
+        if off < 1:
+            off **= min(1.0, sum(one.latencies_ms.size for one in tried) / FEW)
         found = self._limit(setting, self.slo_ms / off)
         most = max(twin.rps, REACH * max(one.rps for one in tried))
         if found.rps > most:
@@ -192,8 +194,7 @@ class Forecaster:
             found = Prediction(setting, most, told.p50_ms, told.p99_ms, told.tail_ms, told.mean_batch, found.saturated_rps)
         p50_ms, p99_ms, tail_ms = (off * ms for ms in (found.p50_ms, found.p99_ms, found.tail_ms))
         self.told[setting] = replace(found, p50_ms=p50_ms, p99_ms=p99_ms, tail_ms=tail_ms)
-        careful = CAREFUL if sum(one.latencies_ms.size for one in tried) >= FEW else MORE_CAREFUL
-        self.careful[setting] = self._limit(setting, careful * self.slo_ms / off).rps
+        self.careful[setting] = self._limit(setting, CAREFUL * self.slo_ms / off).rps
 
     def _limit(self, setting: Setting, slo_ms: float) -> Prediction:
         return predict(self.service, [setting], slo_ms, self.percentile, gaps=self.gaps)[0]
