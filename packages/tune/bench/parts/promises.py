@@ -21,7 +21,7 @@ CURVES = (
 SEEDS, TWO_MODES = (1, 2, 3, 4), ("made_up_two_modes", 2, 300)
 SECONDS, LONGER, OTHER = 90.0, 2, 1000  # of the load, times the tuner's own confirmation, and what its seed is further
 LEAST = 15  # of twenty runs must promise a rate: who refuses everything breaks no promise
-QUICK = ("profile=standard", "tune.trial_s=8", "tune.confirm_s=30", "tune.curve_repeats=15", *AXES)
+QUICK = ("profile=standard", "tune.trial_s=8", "tune.confirm_s=24", "tune.curve_repeats=15", *AXES)
 SURE = 0.99
 
 
