@@ -86,10 +86,17 @@ class Held:
 
     def processes(self) -> list[int]:
         named = [one.pid for one in psutil.process_iter(["cmdline"]) if str(self.folder) in " ".join(one.info["cmdline"] or [])]
-        return [*named, *(one.pid for one in self.tree if one.is_running() and one.status() != psutil.STATUS_ZOMBIE)]
+        return [*named, *(one.pid for one in self.tree if _runs(one))]
 
     def gone(self) -> bool:
         return not self.processes() and not self.ports & listening(psutil.net_connections("tcp"))
+
+
+def _runs(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and bool(process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 @pytest.mark.parametrize(("then", "code"), [("stop", 0), ("raise", 1)])

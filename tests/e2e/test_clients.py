@@ -167,14 +167,14 @@ def test_what_does_not_fit_the_queue_is_refused_at_once_and_answered_after_a_pau
     assert {Kind.OK, Kind.QUEUE_FULL} == set(kinds)
     assert kinds.count(Kind.OK) >= 3  # one in work, two waiting
     with ThreadPoolExecutor(6) as askers:
-        answers = list(askers.map(lambda _: asked(client, "sleep 0.1", tries=30), range(6)))
+        answers = list(askers.map(lambda _: asked(client, "sleep 0.5", tries=30), range(6)))
     assert [Kind.OK] * 6 == [answer.kind for answer in answers]
     assert max(answer.tries for answer in answers) > 1
 
 
 def test_a_client_gives_up_at_its_own_deadline_and_the_server_goes_on(client: Any) -> None:
     began = time.monotonic()
-    answer = asked(client, "sleep 1", deadline_s=0.3)
+    answer = asked(client, "sleep 1.5", deadline_s=0.3)
     took_s = time.monotonic() - began
     with ThreadPoolExecutor(8) as askers:
         list(askers.map(lambda _: asked(client, "sleep 0.2", deadline_s=0.1), range(24)))
@@ -182,7 +182,7 @@ def test_a_client_gives_up_at_its_own_deadline_and_the_server_goes_on(client: An
     after = asked(client, "after", tries=60, deadline_s=10)
 
     assert (Kind.SILENCE, Kind.OK) == (answer.kind, after.kind)
-    assert took_s < 0.8
+    assert took_s < 1.2
 
 
 def test_management_s_refusals_are_told_apart(server: Server) -> None:

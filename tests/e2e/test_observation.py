@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import httpx2
@@ -85,8 +86,14 @@ def test_predictions_are_asked_at_the_address_that_was_named_and_the_rest_on_loo
 
 def test_a_batch_is_counted_by_its_size_with_the_time_of_each_stage(observed: Observed, until: Callable[..., float]) -> None:
     before, began = observed.metrics(), time.monotonic()
+    together = Barrier(SIZE)
+
+    def ask(_: int) -> Any:
+        together.wait(10)
+        return observed.ask(b"[1,2]")
+
     with ThreadPoolExecutor(SIZE) as askers:
-        replies = list(askers.map(lambda _: observed.ask(b"[1,2]"), range(SIZE)))
+        replies = list(askers.map(ask, range(SIZE)))
     spent_ms = (time.monotonic() - began) * 1e3
     size = f'BatchSize="{SIZE}"'
     until(lambda: observed.total("MarlineBatches", size) >= 1, 10, "the frontend has counted the batch")

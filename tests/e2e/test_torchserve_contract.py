@@ -398,14 +398,19 @@ def test_memory_that_ends_is_a_507_and_so_may_be_a_killed_worker(asker: Asker, o
     assert (INTERNAL, "Worker died.") == error(died)[1:]
 
 
-def test_a_status_of_one_s_own_is_one_request_s_and_only_ascii_phrases_are_safe(asker: Asker, odd: str, until: Until) -> None:
+def test_a_status_of_one_s_own_is_one_request_s_and_only_ascii_phrases_are_safe(
+    ours: Server, asker: Asker, archive: Callable[..., Path], until: Until
+) -> None:
     """A phrase that is not ASCII breaks the reply's frame: the whole batch fails and the worker with it."""
-    mixed = asker.together(odd, [{"code": 418, "phrase": "Teapot"}, {}])
+    pairs = "pairs"  # of batches that leave when they are full
+    register(asker, place(ours, archive(pairs, **CPU, minWorkers=1, maxWorkers=1)), batch_size=2, max_batch_delay=10_000)
+
+    mixed = asker.together(pairs, [{"code": 418, "phrase": "Teapot"}, {}])
 
     assert [(418, "2"), (200, "2")] == [(reply.status_code, reply.text) for reply in mixed if reply is not None]
-    broken = asker.together(odd, [{"code": 418, "phrase": "Thé"}, {}], NEVER_S)
+    broken = asker.together(pairs, [{"code": 418, "phrase": "Thé"}, {}])
     assert [(500, INTERNAL, "Worker died.")] * 2 == [error(reply) for reply in broken]
-    until(lambda: asker.workers(odd) == ["READY"], 20, "it serves again")
+    until(lambda: asker.workers(pairs) == ["READY"], 20, "it serves again")
 
 
 def test_requests_that_are_never_answered(ours: Server, asker: Asker, archive: Callable[..., Path], until: Until) -> None:

@@ -67,9 +67,9 @@ def test_tries_are_counted_and_end_at_the_deadline() -> None:
 
     assert (Kind.QUEUE_FULL, 4) == ((answer := ask(client, "m", b"", "image/png")).kind, answer.tries)
     began = time.monotonic()
-    ask(client, "m", b"", "image/png", deadline_s=0.3, tries=50)
-    assert time.monotonic() - began < 0.6
-    assert client.asked[-1][-1] < 0.3
+    ask(client, "m", b"", "image/png", deadline_s=1, tries=50)
+    assert time.monotonic() - began < 3
+    assert client.asked[-1][-1] < 1
 
 
 def test_whoever_may_not_look_at_the_workers_is_told_that_it_is_one_of_two() -> None:

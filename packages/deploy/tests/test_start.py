@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
 
@@ -66,6 +67,15 @@ def _text(file: Path) -> str:
         return ""
 
 
+def _java(pid: int) -> psutil.Process | None:
+    """What Java's program becomes; the probe may end while we look."""
+    for one in psutil.Process(pid).children():
+        with suppress(psutil.NoSuchProcess):
+            if one.name() == "sleep":
+                return one
+    return None
+
+
 @pytest.fixture
 def started(home: Path) -> Iterator["subprocess.Popen[str]"]:
     """With keys, and notes of the probe, of a container that was before."""
@@ -76,7 +86,9 @@ def started(home: Path) -> Iterator["subprocess.Popen[str]"]:
     process = subprocess.Popen([sys.executable, home / "start.py"], env=env, stderr=subprocess.PIPE, text=True)
     with process:
         try:
-            _until(lambda: _text(run / "inference.key") == "i" and (run / "caddy.pid").exists())
+            _until(
+                lambda: _text(run / "inference.key") == "i" and (run / "caddy.pid").exists() and _java(process.pid) is not None
+            )
             yield process
         finally:
             process.terminate()
@@ -97,7 +109,8 @@ def test_the_gateway_is_given_the_inference_key_of_this_start_and_no_other(
 
 
 def test_told_to_stop_the_gateway_answers_what_it_has_before_java_is_told(started: "subprocess.Popen[str]", home: Path) -> None:
-    java = next(one for one in psutil.Process(started.pid).children() if one.name() == "sleep")
+    java = _java(started.pid)
+    assert java is not None
 
     started.send_signal(signal.SIGTERM)
     answered = home.parent / "run" / "answered"  # half a second later

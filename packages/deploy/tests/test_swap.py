@@ -200,14 +200,14 @@ def test_a_slow_canary_is_rolled_back(server: Server, fake: Any, archive: Make) 
     load(server, archive("1.0"))
 
     def answer(version: str, _: bytes) -> httpx2.Response:
-        time.sleep(0.06 * (version == "2.0"))
+        time.sleep(0.2 * (version == "2.0"))
         return httpx2.Response(200, json={"output": version})
 
     fake.answer = answer
     with pytest.raises(
         StageError, match=r"2\.0 is slow: over 2 times the live version's latency, and 20 ms, in \d+ of \d+ pairs"
     ):
-        swap(server, MODEL, release(archive("2.0"), "2.0", samples=[(b"two", "image/png")]), canary_s=2)
+        swap(server, MODEL, release(archive("2.0"), "2.0", samples=[(b"two", "image/png")]), canary_s=4)
 
     assert {"1.0"} == fake.models[MODEL].keys()
 

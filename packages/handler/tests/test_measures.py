@@ -177,7 +177,7 @@ def test_beyond_the_last_published_point_time_is_proportional(
 def test_an_emulated_batch_takes_the_published_time_and_answers_everyone(
     folder: Path, emulate: Callable[..., None], ask: Ask, six: bytes
 ) -> None:
-    emulate([(1, 40.0), (4, 100.0)], time_scale=2)
+    emulate([(1, 40.0), (4, 500.0)], time_scale=2)
     with opened(folder, "handler") as instance:
         instance.initialize(FakeContext(folder, "model.pt", batch_size=4))
         took = []
@@ -189,8 +189,8 @@ def test_an_emulated_batch_takes_the_published_time_and_answers_everyone(
             assert {} == context.statuses
         instance.emulation.device.close()
 
-    assert 0.080 <= took[0] < 0.200  # the upper bound only says that it was not the other size
-    assert 0.200 <= took[1] < 1.000
+    assert 0.080 <= took[0] < 1.000  # the upper bound only says that it was not the other size
+    assert 1.000 <= took[1]
 
 
 class Following(torch.nn.Module):
@@ -313,8 +313,10 @@ with opened(folder, "handler") as instance:
 def test_what_is_queued_goes_out_when_torchserve_ends_a_worker(
     folder: Path, collector: FakeCollector, number: int, code: int, reports: int
 ) -> None:
-    """SIGKILL is the other side: nothing had been sent before."""
-    shutil.copy(FILE, folder / "marline_tracker.py")
+    """SIGKILL is the other side: nothing had been sent before, as the sender looks once a minute here."""
+    source = FILE.read_text()
+    assert "LOOK_S, FLUSH_S, MANY = 0.5, " in source
+    (folder / "marline_tracker.py").write_text(source.replace("LOOK_S, FLUSH_S, MANY = 0.5, ", "LOOK_S, FLUSH_S, MANY = 60, "))
     write_settings(Settings(collector.url, "digits", "minimal"), folder / "tracker.json")
     command = [sys.executable, "-W", "ignore", "-c", ENDED, str(folder), str(SIX)]
 

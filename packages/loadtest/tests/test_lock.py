@@ -1,8 +1,6 @@
 import os
 import subprocess
 import sys
-import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -11,9 +9,9 @@ from marline.core import LoadTestError, listening
 from marline.loadtest import measuring, wait_until_quiet
 
 HOLD = (
-    "import sys, time; from pathlib import Path; from marline.loadtest import measuring\n"
+    "import sys; from pathlib import Path; from marline.loadtest import measuring\n"
     "with measuring('a tune of resnet50', lock=Path(sys.argv[1])):\n"
-    "    print('held', flush=True); time.sleep(float(sys.argv[2]))\n"
+    "    print('held', flush=True); sys.stdin.readline()\n"
 )
 
 
@@ -21,22 +19,29 @@ def test_a_second_measurement_waits_and_says_for_whom(tmp_path: Path) -> None:
     lock = tmp_path / "lock"
     said: list[str] = []
     shown: list[str] = []
-    with _holder(lock, 1.0) as holder, listening(lambda _, text: shown.append(text)):
-        began = time.monotonic()
-        with measuring("the second", say=said.append, lock=lock):
-            waited_s = time.monotonic() - began
+    with _holder(lock) as holder, listening(lambda _, text: shown.append(text)):
+
+        def release(text: str) -> None:
+            said.append(text)
+            holder.communicate("\n", timeout=20)
+
+        with measuring("the second", say=release, lock=lock):
+            pass
 
     expected = [f"waiting for a tune of resnet50 (process {holder.pid}), who is measuring on this machine"]
     assert expected == said == shown
-    assert 0.5 < waited_s < 5
 
 
 def test_the_lock_is_free_when_its_holder_was_killed(tmp_path: Path) -> None:
     lock = tmp_path / "lock"
     said: list[str] = []
-    with _holder(lock, 60) as holder:
-        threading.Timer(0.5, holder.kill).start()
-        with measuring("the second", say=said.append, lock=lock):
+    with _holder(lock) as holder:
+
+        def kill(text: str) -> None:
+            said.append(text)
+            holder.kill()
+
+        with measuring("the second", say=kill, lock=lock):
             pass
 
     assert 1 == len(said)
@@ -63,8 +68,10 @@ def test_a_link_in_place_of_the_lock_is_refused_and_not_followed(tmp_path: Path)
     assert "mine" == (tmp_path / "precious").read_text()
 
 
-def _holder(lock: Path, seconds: float) -> subprocess.Popen[str]:
-    holder = subprocess.Popen([sys.executable, "-c", HOLD, str(lock), str(seconds)], stdout=subprocess.PIPE, text=True)
+def _holder(lock: Path) -> subprocess.Popen[str]:
+    """One that holds the lock until it is told a line."""
+    command = [sys.executable, "-c", HOLD, str(lock)]
+    holder = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert holder.stdout is not None
     assert "held\n" == holder.stdout.readline()
     return holder

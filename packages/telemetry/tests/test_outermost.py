@@ -92,15 +92,15 @@ import gevent, time
 
 
 def test_greenlets_are_not_held_up(collector: FakeCollector, program: Program, model: Model) -> None:
-    collector.delay_s = 0.5
+    collector.delay_s = 1.0
 
     done = program(
         GREENLETS + model(collector.url) + "gevent.joinall([gevent.spawn(model.generate) for _ in range(20)])\n"
         "late = []\n"
-        "for _ in range(120):\n"
+        "for _ in range(200):\n"
         "    began = time.monotonic(); time.sleep(0.01); late.append(time.monotonic() - began)\n"
         "print(max(late))"
     )
 
     assert ["generate"] * 20 == [report["method"] for report in collector.reports]
-    assert float(done.out[0]) < 0.3  # the collector takes half a second, which only the sender's greenlet waits
+    assert float(done.out[0]) < 0.8  # the collector takes a second, which only the sender's greenlet waits

@@ -13,18 +13,29 @@ from marline.telemetry import FakeCollector, tracker
 Program = Callable[..., Any]
 Model = Callable[..., str]
 
+# The pauses that a sender makes until it is through.
+PAUSES = """
+import time
+sender, pauses = t.sender(Model.tracker.settings.collector_url), {0.0}
+while len(pauses) == 1 or sender._pause_s:
+    pauses.add(sender._pause_s)
+    time.sleep(0.02)
+print(sorted(pauses))
+"""
+
 
 def test_a_lone_report_leaves_soon_and_what_follows_is_gathered(
     collector: FakeCollector, program: Program, model: Model
 ) -> None:
     done = program(
-        model(collector.url) + "import time; print(time.monotonic()); model.forward(1.0); time.sleep(1.2)\n"
+        model(collector.url) + "import time; print(time.monotonic()); model.forward(1.0)\n"
+        "while t.sender(Model.tracker.settings.collector_url)._events.qsize(): time.sleep(0.02)\n"
         "for _ in range(7): model.forward(1.0)\n"
         "print(time.monotonic()); time.sleep(1)"
     )
 
     first, second = collector.times
-    assert 0 < first - float(done.out[0]) < 1
+    assert 0 < first - float(done.out[0]) < 3  # after half a second; what follows waits for five
     assert [1, 7] == [len(batch["events"]) for batch in collector.posted]
     assert second - float(done.out[1]) > 0.9  # at the end of the process; it would have waited for five seconds to be over
     assert 8 == len({report["id"] for report in collector.reports})
@@ -54,7 +65,7 @@ def test_a_collector_that_asks_for_a_pause_gets_it_and_then_the_same_batch(
 ) -> None:
     collector.first, collector.retry_after = [429, 503], "1"
 
-    program(model(collector.url) + "import time; model.generate(); time.sleep(3.2)")
+    program(model(collector.url) + "model.generate()" + PAUSES)
 
     assert 3 == len(collector.posted)
     assert collector.posted[0] == collector.posted[1] == collector.posted[2]
@@ -66,11 +77,12 @@ def test_a_collector_that_fails_is_tried_again_after_growing_pauses(
 ) -> None:
     collector.first = [500, 500]
 
-    program(model(collector.url) + "import time; model.generate(); time.sleep(4.2)")
+    done = program(model(collector.url) + "model.generate()" + PAUSES)
 
     first, second, third = collector.times
-    assert 0.5 <= second - first < 1.2  # a second, less jitter
-    assert 1.0 <= third - second < 2.2
+    assert "[0.0, 1.0, 2.0]" == done.out[0]
+    assert 0.5 <= second - first  # a second, less jitter
+    assert 1.0 <= third - second
     assert 1 == len({batch["id"] for batch in collector.posted})
 
 
@@ -166,7 +178,7 @@ with socket.create_server(("127.0.0.1", 0)) as listener:
     def trickle():
         peer, _ = listener.accept()
         with peer:
-            for byte in [b"H"] * 20:
+            for byte in [b"H"] * 100:
                 try: peer.sendall(byte)
                 except OSError: return
                 time.sleep(0.1)
@@ -180,7 +192,7 @@ with socket.create_server(("127.0.0.1", 0)) as listener:
 
     status, seconds = done.out[0].split()
     assert "0" == status
-    assert 0.5 == pytest.approx(float(seconds), abs=0.25)
+    assert 0.5 <= float(seconds) < 5
 
 
 @given(text=st.text() | st.from_regex("[0-9]{1,400}", fullmatch=True))

@@ -20,14 +20,14 @@ Model = Callable[..., str]
 def test_t1_a_generation_is_one_report_and_does_not_wait_for_the_collector(
     collector: FakeCollector, program: Program, model: Model
 ) -> None:
-    collector.delay_s = 0.5
+    collector.delay_s = 1.5
 
     done = program(
         model(collector.url) + "import time; began = time.perf_counter(); model.generate(); print(time.perf_counter() - began)"
     )
 
     assert ["generate"] == [report["method"] for report in collector.reports]
-    assert float(done.out[0]) < 0.25  # a blocking POST for `generate` and each of its three tokens took two seconds
+    assert float(done.out[0]) < 1  # a blocking POST for `generate` and each of its three tokens takes six seconds
 
 
 GUIDED = """
