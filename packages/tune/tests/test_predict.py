@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from marline.tune import Service, Setting, predict, simulate
-from marline.tune._predict import BELOW, CLOSE, REACH, Bounds, Forecaster, look_for_rate, rival_of
+from marline.tune._look import look_for_rate, rival_of
+from marline.tune._predict import BELOW, CLOSE, REACH, Bounds, Forecaster
 from marline.tune._refit import Seen, agrees
 from marline.tune._runner import decisive
 

@@ -8,9 +8,10 @@ from typing import Any
 
 from marline.tune._devices import NO_GPU, Devices
 from marline.tune._explain import lower_bound, nothing_better
+from marline.tune._look import look_at_rate, look_for_rate, rival_of
 from marline.tune._noise import Noise, pair
 from marline.tune._optuna import tpe
-from marline.tune._predict import Forecaster, look_at_rate, look_for_rate, rival_of
+from marline.tune._predict import Forecaster
 from marline.tune._runner import CONFIRM_SHARE, Runner
 from marline.tune._search import FIRST, calibration, capacity_rps, climb, default_of, search
 from marline.tune._setting import Setting

@@ -1,11 +1,11 @@
-"""The strategy `predict`: the twin says where the best setting and its limit are, a few load tests say whether that is so.
+"""What the strategy `predict` knows: the twin says where the limit of each setting is, a few load tests say whether that is so.
 
 Every trial is set beside what the twin says of the very same arrivals. Where their tails are further apart than 15 %, the twin
 is fitted anew to all that was seen, and the whole grid is predicted again.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -32,8 +32,6 @@ HALF, IDLE = 0.5, 0.05  # of the lowest rate that missed, where nothing holds; a
 CLOSE = 1.2  # a bracket this narrow needs no further trial
 HELD = 0.85  # of the predicted limit: what held there can be confirmed
 ARRIVALS = 20_000  # of a load whose latencies are predicted at one rate
-
-Try = Callable[[Setting, float], Trial]
 
 
 @dataclass
@@ -105,7 +103,7 @@ class Forecaster:
 
     def is_confirmable(self, setting: Setting) -> bool:
         """Whether a rate near a setting's limit has held, of itself or of one that differs in the delay alone."""
-        held = [bounds.low for one, bounds in self.bounds.items() if _kind(one) == _kind(setting)]
+        held = [bounds.low for one, bounds in self.bounds.items() if one.kind == setting.kind]
         return max(held, default=0.0) >= HELD * self.limit_rps(setting)
 
     def lower(self) -> tuple[Setting, float] | None:
@@ -176,7 +174,8 @@ class Forecaster:
     def _correct(self, setting: Setting) -> None:
         """What is left of the error, of one setting: its limit is predicted for an objective so much lower or higher.
 
-        Latency far below a limit says little of where it is: a correction upwards goes only so far beyond what was tried.
+        Latency far below a limit says little of where it is, and a low tail of few requests may be luck: a correction upwards
+        goes only so far beyond what was tried, and of few requests it is believed in part.
         """
         tried = [one for one in self.seen if one.setting == setting]
         known = [math.log(ratio) for one in tried if 0 < (ratio := self._off(one)) < math.inf]
@@ -215,67 +214,6 @@ class Forecaster:
     def _predict(self) -> None:
         found = predict(self.service, self.settings, self.slo_ms, self.percentile, gaps=self.gaps)
         self.told |= {one.setting: one for one in found}
-
-
-def look_for_rate(forecast: Forecaster, run: Try, steps: int, in_time: Callable[[], bool]) -> None:
-    """Try the most promising setting until its limit is known, then once the best of another kind.
-
-    Which is the most promising follows what is seen. The first trial is made whatever the time, the last of `steps` only where
-    the best has not held near its limit yet: a confirmation that misses needs one more, too. Where the twin says that nothing
-    carries anything, it is not believed before lower rates of what was tried have missed the objective, too.
-    """
-    for turn in range(steps):
-        ranked = forecast.by_rate()
-        lower = None if ranked else forecast.lower()
-        if (not ranked and lower is None) or (turn and not in_time()):
-            return
-        if lower is not None:
-            run(*lower)
-            continue
-        setting = ranked[0]
-        if 0 < turn == steps - 1 and forecast.is_confirmable(setting):
-            return
-        rate = forecast.next_rate(setting)
-        if rate is None:
-            rival = rival_of(ranked)
-            if rival is None or rival in forecast.bounds:
-                return
-            setting, rate = rival, BELOW * forecast.limit_rps(rival)
-        run(setting, rate)
-
-
-def look_at_rate(
-    forecast: Forecaster, rps: float, *, cheapest: bool, run: Try, steps: int, in_time: Callable[[], bool]
-) -> None:
-    """Try the best setting at one rate until the one that is best has been tried, then the best of another kind; see above.
-
-    Where the twin says that none holds it, the one that comes nearest is tried once.
-    """
-    for turn in range(steps):
-        ranked = forecast.by_latency(rps, cheapest=cheapest)
-        if not ranked and turn == 0 and forecast.settings:
-            run(forecast.nearest(rps), rps)
-            continue
-        untried = [one for one in ranked if (one, rps) not in forecast.measured_ms]
-        if not untried or (turn and not in_time()):
-            return
-        rival = rival_of(ranked)
-        if ranked[0] in untried:
-            run(ranked[0], rps)
-        elif rival in untried:
-            run(rival, rps)
-        else:
-            return
-
-
-def rival_of(ranked: Sequence[Setting]) -> Setting | None:
-    """The best that differs from the first in more than the delay, which hardly ever decides."""
-    first = ranked[0]
-    return next((one for one in ranked if _kind(one) != _kind(first)), None)
-
-
-def _kind(one: Setting) -> tuple[int, int]:
-    return one.batch_size, one.workers
 
 
 def _is_as_large(one: Setting, other: Setting) -> bool:

@@ -12,3 +12,8 @@ class Setting:
     batch_size: int
     max_batch_delay_ms: int
     workers: int
+
+    @property
+    def kind(self) -> tuple[int, int]:
+        """All but the delay, which hardly ever decides."""
+        return self.batch_size, self.workers
