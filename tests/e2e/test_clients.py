@@ -159,9 +159,13 @@ def test_no_worker_and_no_model_and_a_wrong_token_and_too_much_are_told_apart(se
         stranger.describe("faulty")
 
 
-def test_what_does_not_fit_the_queue_is_refused_at_once_and_answered_after_a_pause(client: Any) -> None:
+def test_what_does_not_fit_the_queue_is_refused_at_once_and_answered_after_a_pause(
+    client: Any, until: Any, tmp_path: Path
+) -> None:
     with ThreadPoolExecutor(8) as askers:
-        answers = list(askers.map(lambda _: asked(client, "sleep 0.5"), range(8)))
+        first = askers.submit(asked, client, f"begin {tmp_path}/begun")
+        until((tmp_path / "begun").exists, 10, "one is in work")
+        answers = [*askers.map(lambda _: asked(client, "sleep 0.5"), range(7)), first.result()]
 
     kinds = [answer.kind for answer in answers]
     assert {Kind.OK, Kind.QUEUE_FULL} == set(kinds)

@@ -26,6 +26,9 @@ def handle(data: Any, context: Any) -> Any:
     if word == "once" and not Path(rest).exists():
         Path(rest).touch()
         os.kill(os.getpid(), signal.SIGTERM)
+    if word == "begin":
+        Path(rest).touch()
+        time.sleep(1)
     if word == "sleep":
         time.sleep(float(rest))
     nonsense = {"text": "no list", "few": [], "objects": [object() for _ in texts]}
