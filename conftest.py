@@ -6,7 +6,6 @@ import signal
 from typing import Any
 
 import pytest
-from hypothesis import settings
 from hypothesis.strategies import text
 from xdist.scheduler import LoadScopeScheduling
 
@@ -18,9 +17,6 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 gc.disable()  # until everything is imported
-
-settings.register_profile("marline", deadline=None)  # a machine that is busy for a moment is no fault of an example's
-settings.load_profile("marline")
 
 
 # Runs on one server of Prefect's.

@@ -68,7 +68,7 @@ def test_tries_are_counted_and_end_at_the_deadline() -> None:
     assert (Kind.QUEUE_FULL, 4) == ((answer := ask(client, "m", b"", "image/png")).kind, answer.tries)
     began = time.monotonic()
     ask(client, "m", b"", "image/png", deadline_s=1, tries=50)
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 2
     assert client.asked[-1][-1] < 1
 
 

@@ -190,7 +190,7 @@ def test_an_emulated_batch_takes_the_published_time_and_answers_everyone(
         instance.emulation.device.close()
 
     assert 0.080 <= took[0] < 1.000  # the upper bound only says that it was not the other size
-    assert 1.000 <= took[1]
+    assert 1.000 <= took[1] < 5.000
 
 
 class Following(torch.nn.Module):

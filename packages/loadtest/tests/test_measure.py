@@ -51,9 +51,9 @@ def test_users_send_as_soon_as_they_are_answered(serve: Serve, payload: Path, tm
     measurement = measure(serve(delay_s=0.05), [payload], closed, tmp_path / "out")
 
     assert {} == measurement.errors
-    assert 0.8 * 4e3 / measurement.latencies_ms.mean() < measurement.answered_rps <= 80
+    assert 60 < measurement.answered_rps <= 80
     assert 3.5 < measurement.mean_in_flight <= 4.01
-    assert 50 <= percentile(measurement.latencies_ms, 50)
+    assert 50 <= percentile(measurement.latencies_ms, 50) < 70
     assert measurement.scheduled_s.min() >= closed.warmup_s
     assert measurement.scheduled_s.max() < closed.end_s
 
@@ -101,15 +101,14 @@ def test_a_payload_is_sent_as_what_the_curl_line_for_it_says() -> None:
 
 
 def test_a_pause_of_the_server_is_charged_to_all_who_had_to_wait(serve: Serve, payload: Path, tmp_path: Path) -> None:
-    measurement = measure(serve(pause_at=100, pause_s=1.0), [payload], replace(LOAD, timeout_s=10), tmp_path / "out")
+    measurement = measure(serve(pause_at=100, pause_s=1.0), [payload], LOAD, tmp_path / "out")
 
-    assert {} == measurement.errors
-    assert 850 < percentile(measurement.latencies_ms, 99)
+    assert 850 < percentile(measurement.latencies_ms, 99) < 1500  # the upper bound leaves room for a busy machine
     assert percentile(measurement.latencies_ms, 30) < 500
 
 
 def test_a_request_that_is_not_answered_in_time_is_infinitely_late(serve: Serve, payload: Path, tmp_path: Path) -> None:
-    load = Load(rps=50, seconds=1, warmup_s=0, arrivals="constant", seed=0, timeout_s=2)
+    load = Load(rps=50, seconds=1, warmup_s=0, arrivals="constant", seed=0, timeout_s=0.5)
 
     measurement = measure(serve(pause_at=26, pause_s=60), [payload], load, tmp_path / "out")
 

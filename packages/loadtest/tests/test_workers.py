@@ -58,7 +58,7 @@ def test_users_are_spread_over_two_processes(serve: Serve, payload: Path, tmp_pa
 
     assert {} == measured.errors
     assert 2.5 < measured.mean_in_flight <= 3.01
-    assert 0.8 * 3e3 / measured.latencies_ms.mean() < measured.answered_rps <= 30
+    assert 20 < measured.answered_rps <= 30
 
 
 def test_a_worker_that_is_missing_at_the_end_makes_the_run_invalid(serve: Serve, payload: Path, tmp_path: Path) -> None:

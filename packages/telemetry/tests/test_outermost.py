@@ -103,4 +103,4 @@ def test_greenlets_are_not_held_up(collector: FakeCollector, program: Program, m
     )
 
     assert ["generate"] * 20 == [report["method"] for report in collector.reports]
-    assert float(done.out[0]) < 0.8  # the collector takes a second, which only the sender's greenlet waits
+    assert float(done.out[0]) < 0.6  # the collector takes a second, which only the sender's greenlet waits

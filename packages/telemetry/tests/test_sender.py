@@ -35,7 +35,7 @@ def test_a_lone_report_leaves_soon_and_what_follows_is_gathered(
     )
 
     first, second = collector.times
-    assert 0 < first - float(done.out[0]) < 3  # after half a second; what follows waits for five
+    assert 0 < first - float(done.out[0]) < 1  # after half a second; what follows waits for five
     assert [1, 7] == [len(batch["events"]) for batch in collector.posted]
     assert second - float(done.out[1]) > 0.9  # at the end of the process; it would have waited for five seconds to be over
     assert 8 == len({report["id"] for report in collector.reports})
@@ -81,8 +81,8 @@ def test_a_collector_that_fails_is_tried_again_after_growing_pauses(
 
     first, second, third = collector.times
     assert "[0.0, 1.0, 2.0]" == done.out[0]
-    assert 0.5 <= second - first  # a second, less jitter
-    assert 1.0 <= third - second
+    assert 0.5 <= second - first < 1.2  # a second, less jitter
+    assert 1.0 <= third - second < 2.2
     assert 1 == len({batch["id"] for batch in collector.posted})
 
 
@@ -192,7 +192,7 @@ with socket.create_server(("127.0.0.1", 0)) as listener:
 
     status, seconds = done.out[0].split()
     assert "0" == status
-    assert 0.5 <= float(seconds) < 5
+    assert 0.5 == pytest.approx(float(seconds), abs=0.25)
 
 
 @given(text=st.text() | st.from_regex("[0-9]{1,400}", fullmatch=True))
