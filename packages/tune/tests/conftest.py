@@ -15,12 +15,14 @@ from marline.core import read_config
 from marline.deploy import Server
 from marline.loadtest import Load, Measurement, arrival_times
 from marline.tune import Point, Service, Setting, Trial, simulate
+from marline.tune._batches import Batch
 from marline.tune._choose import Chooser
 from marline.tune._journal import Journal, Raw
 from marline.tune._predict import Forecaster
 from marline.tune._runner import Runner
 from marline.tune._search import default_of, grid
 from marline.tune._trial import Bench
+from marline.tune._twin_loop import serve
 
 TRIAL = Trial(
     setting=Setting(1, 100, 1),
@@ -70,6 +72,16 @@ class Formula:
         return trial
 
 
+def logged(service: Service, setting: Setting, load: Load, luck: int) -> tuple[Batch, ...]:
+    """The batches of the same, as their worker logs them."""
+    due_ms, table_ms = arrival_times(load) * 1e3, service.table_ms()
+    draws = np.random.default_rng(luck).integers(table_ms.shape[1], size=due_ms.size)
+    kind, overheads = (setting.batch_size, setting.max_batch_delay_ms, setting.workers), (service.batch_ms, service.request_ms)
+    _, batch_of, _ = serve(due_ms, table_ms, draws, *kind, service.shared, *overheads, service.queue, load.timeout_s * 1e3)
+    sizes = np.bincount(batch_of[batch_of >= 0])
+    return tuple(Batch(0.0, int(size), *table_ms[size, row].tolist()) for size, row in zip(sizes, draws, strict=False))
+
+
 def served(service: Service, setting: Setting, load: Load, luck: int) -> Measurement:
     """What a load test of a simulated server shows; a second run of the same load has other luck with the batches."""
     due_s = arrival_times(load)
@@ -115,9 +127,10 @@ class Simulated(Runner):
     def _measure(self, archive: Path, setting: Setting, load: Load, number: int) -> Raw:
         assert archive.is_file()
         self.asked.append((setting, load.rps))
+        real, luck = self.real(self.purpose), 100 + len(self.asked)
         return Raw(
-            measured=served(self.real(self.purpose), setting, load, 100 + len(self.asked)),
-            batches=(),
+            measured=served(real, setting, load, luck),
+            batches=logged(real, setting, load, luck),
             reason="requests were sent late" if load.rps > self.too_fast_rps else self.broken(number),
             memory_mb=self.memory_mb * setting.batch_size,
             gpu_share=None,

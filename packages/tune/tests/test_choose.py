@@ -53,6 +53,21 @@ def test_few_trials_find_nearly_the_best_and_promise_no_more_than_it_carries(
     assert (choice.setting.batch_size, choice.setting.max_batch_delay_ms) == (tuned.batch_size, tuned.max_batch_delay_ms)
 
 
+@pytest.mark.parametrize("seed", [2, 3])
+def test_of_a_device_that_stalls_no_more_is_promised_than_it_carries_in_the_long_run(
+    seed: int, choose: Run, service: Service
+) -> None:
+    """A stall makes many requests late at once and may be missing from a confirmation; the logs of all trials hold some."""
+    stalls = np.where(np.arange(100) % 50 == 0, 6.0, 1.0)[:, None]
+    points = tuple(Point.of(one.batch, np.array([[0.2, one.p50_ms - 0.3, 0.1]]) * stalls) for one in service.points)
+    real = replace(service, points=points)
+
+    choice, chooser = choose(real, f"loadtest.seed={seed}", "tune.confirm_s=24")
+
+    assert 0.4 * limit_rps(real, choice.setting) < choice.chosen["rps"] <= limit_rps(real, choice.setting)
+    assert len(chooser.runner.trials) <= 10
+
+
 def test_the_default_the_winner_and_a_rival_of_another_size_are_all_measured(choose: Run, service: Service) -> None:
     choice, chooser = choose(service)
 

@@ -171,6 +171,22 @@ def test_batches_that_take_longer_under_load_are_believed_before_any_overhead_is
     assert service() == under_load(service(), two)  # their log says how long they waited for each other, too
 
 
+def test_a_log_of_hundreds_shows_stalls_that_the_few_samples_of_a_curve_did_not_meet() -> None:
+    """Of every size: which one was met by a stall is chance."""
+    times = np.where(np.arange(600) % 50 == 0, 8.0, 1.0)
+    (one, *_) = seen(service(), Setting(8, 5, 1), 150.0).batches
+    log = [replace(one, inference_ms=float(time * one.inference_ms)) for time in times]
+    trial = replace(seen(service(), Setting(8, 5, 1), 150.0), batches=log)
+
+    found = under_load(service(), [trial])
+
+    for before, point in zip(service().points, found.points, strict=True):
+        total_ms = point.rows_ms.sum(axis=1)
+        assert 0.02 == pytest.approx(np.mean(total_ms > 5 * before.p50_ms), abs=0.005)
+        assert before.p50_ms == pytest.approx(float(np.median(total_ms)), rel=0.1)
+        assert point.inference_ms is not None
+
+
 @pytest.mark.parametrize(("samples", "p"), [(97, 94.8), (500, 99.0), (20_000, 99.0), (7, 50.0)])
 def test_a_tail_has_some_requests_beyond_it(samples: int, p: float) -> None:
     assert p == pytest.approx(tail(samples), abs=0.1)

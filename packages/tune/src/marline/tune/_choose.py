@@ -1,5 +1,6 @@
 """What is chosen: a strategy looks, longer trials confirm, and nothing is promised that was not measured."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -246,12 +247,14 @@ class Chooser:
     def _confirm(
         self, archive: Path, setting: Setting, safe_rps: float, to_beat_rps: float, in_time: Callable[[], bool]
     ) -> Trial | None:
-        before = len(self.runner.trials)
-        found = self.runner.confirm(archive, setting, safe_rps, to_beat_rps, at_rps=self._at_rps, in_time=in_time)
-        runner = self.runner
-        for trial, raw, load in zip(runner.trials[before:], runner.raw[before:], runner.loads[before:], strict=True):
-            self.forecast.learn(trial, raw, load, fit=False)  # nothing is asked of the twin after that
-        return found
+        runner, forecast = self.runner, self.forecast
+
+        def learned(trial: Trial) -> float:
+            """What a trial that missed has shown says where the next one may hold."""
+            forecast.learn(trial, runner.raw[-1], runner.loads[-1], fit=not runner.holds(trial))
+            return forecast.safe_rps(setting) or math.inf
+
+        return runner.confirm(archive, setting, safe_rps, to_beat_rps, at_rps=self._at_rps, in_time=in_time, learned=learned)
 
     def _config(self, setting: Setting, confirmed: Trial | None) -> dict[str, Any]:
         """The report's CONFIG; rate 0 and the last trial's figures where no rate was within the objective."""

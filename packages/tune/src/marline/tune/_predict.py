@@ -25,7 +25,8 @@ BELOW, ABOVE = 0.9, 1.05  # of the predicted limit: where a setting is tried fir
 HIGHER, BARELY = 1.1, 0.97  # of the highest rate that held, and of the lowest that did not, where the twin was wrong
 CONFIRM_AT = 0.94  # of a limit is what may be promised: what is found best of several was lucky, too
 CAREFUL = 0.85  # of the objective: a p99 measured again, near the limit, differs by as much
-FEW = 1000  # requests, with fewer of which a low p99 may be luck
+RARER = 3  # times fewer requests than may be late: where a batch stalls now and then, late ones come many at once
+FEW = 1000  # batches, with fewer of which a low p99 may be luck: requests of one are late together
 REACH = 1.5  # times the highest rate that was tried: how far a correction upwards is believed
 NEAR = 0.95  # of the predicted limit: what holds there leaves little to look for
 HALF, IDLE = 0.5, 0.05  # of the lowest rate that missed, where nothing holds; and of a saturated server: it is idle there
@@ -78,7 +79,7 @@ class Forecaster:
     seen: list[Seen] = field(default_factory=list)
     bounds: dict[Setting, Bounds] = field(default_factory=dict)
     ceiling_rps: float = math.inf  # what can be measured here, of any setting: the sender shares the machine with the server
-    careful: dict[Setting, float] = field(default_factory=dict)  # the rate at which latency is a little below the objective
+    off: dict[Setting, float] = field(default_factory=dict)  # what is left of the twin's error: measured over predicted tail
     measured_ms: dict[tuple[Setting, float], float] = field(default_factory=dict)  # the percentile, by setting and wished rate
     measured: Service = field(init=False)  # as it was before any trial changed what the twin believes
 
@@ -92,8 +93,16 @@ class Forecaster:
         return min(self.ceiling_rps, bounds.limit(self.told[setting].rps)) if self.trusted else bounds.low
 
     def safe_rps(self, setting: Setting) -> float:
-        """A rate to promise: below the limit, and where the latency leaves room for what a trial did not meet, if any does."""
-        return min(CONFIRM_AT * self.limit_rps(setting), self.careful.get(setting) or math.inf)
+        """A rate to promise: below the limit, and where the twin leaves room for what a trial did not meet, if it does at any.
+
+        Latency is a little below the objective there, and few requests are late.
+        """
+        limit_rps = CONFIRM_AT * self.limit_rps(setting)
+        if not self.trusted:
+            return limit_rps
+        slo_ms, rarer = self.slo_ms / self.off.get(setting, 1.0), 100 - (100 - self.percentile) / RARER
+        careful_rps = min(self._limit(setting, CAREFUL * slo_ms).rps, self._limit(setting, slo_ms, rarer).rps)
+        return min(limit_rps, careful_rps or math.inf)
 
     def next_rate(self, setting: Setting) -> float | None:
         """Where the next trial of a setting says most; None where its limit is known well enough."""
@@ -175,17 +184,19 @@ class Forecaster:
         """What is left of the error, of one setting: its limit is predicted for an objective so much lower or higher.
 
         Latency far below a limit says little of where it is, and a low tail of few requests may be luck: a correction upwards
-        goes only so far beyond what was tried, and of few requests it is believed in part.
+        goes only so far beyond what was tried, and of few batches it is believed in part.
         """
         tried = [one for one in self.seen if one.setting == setting]
-        known = [math.log(ratio) for one in tried if 0 < (ratio := self._off(one)) < math.inf]
+        seen = [self._off(one) for one in tried]
+        known = [math.log(ratio) for ratio, _ in seen if 0 < ratio < math.inf]
         twin = self._limit(setting, self.slo_ms)
-        self.careful.pop(setting, None)
+        self.off.pop(setting, None)
         if not known or not twin.rps:
             return
         off = math.exp(sum(known) / len(known))
         if off < 1:
-            off **= min(1.0, sum(one.latencies_ms.size for one in tried) / FEW)
+            off **= min(1.0, sum(batches for _, batches in seen) / FEW)
+        self.off[setting] = off
         found = self._limit(setting, self.slo_ms / off)
         most = max(twin.rps, REACH * max(one.rps for one in tried))
         if found.rps > most:
@@ -193,15 +204,17 @@ class Forecaster:
             found = Prediction(setting, most, told.p50_ms, told.p99_ms, told.tail_ms, told.mean_batch, found.saturated_rps)
         p50_ms, p99_ms, tail_ms = (off * ms for ms in (found.p50_ms, found.p99_ms, found.tail_ms))
         self.told[setting] = replace(found, p50_ms=p50_ms, p99_ms=p99_ms, tail_ms=tail_ms)
-        self.careful[setting] = self._limit(setting, CAREFUL * self.slo_ms / off).rps
 
-    def _limit(self, setting: Setting, slo_ms: float) -> Prediction:
-        return predict(self.service, [setting], slo_ms, self.percentile, gaps=self.gaps)[0]
+    def _limit(self, setting: Setting, slo_ms: float, percentile_: float | None = None) -> Prediction:
+        return predict(self.service, [setting], slo_ms, percentile_ or self.percentile, gaps=self.gaps)[0]
 
-    def _off(self, one: Seen) -> float:
-        """The percentile of a trial (or its tail, where lower), measured over predicted; infinite where requests were lost."""
-        p = min(self.percentile, tail(one.latencies_ms.size))
-        return percentile(one.latencies_ms, p) / percentile(one.played(self.service)[0], p)
+    def _off(self, one: Seen) -> tuple[float, float]:
+        """The percentile of a trial (or its tail, where lower), measured over predicted, and of how many batches.
+
+        Infinite where requests were lost.
+        """
+        p, (played_ms, mean_batch) = min(self.percentile, tail(one.latencies_ms.size)), one.played(self.service)
+        return percentile(one.latencies_ms, p) / percentile(played_ms, p), one.latencies_ms.size / mean_batch
 
     def predictions(self) -> list[dict[str, Any]]:
         """What the twin says now of every setting's limit, for result.json."""

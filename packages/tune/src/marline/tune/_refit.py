@@ -21,7 +21,8 @@ from marline.tune._twin import play
 
 AGREES = 0.15  # of the tail: what a prediction may be off
 BEYOND = 5  # requests at least beyond the percentile that is compared: the p99 of 97 requests is one request's luck
-LEAST, MOST = 30, 4.0  # batches of trials that say how long one takes under load, and by what factor it may be longer
+LEAST = 30  # batches of trials that say how long one takes under load
+EACH, ROWS = 3, 200  # batches behind each row of what they say, and rows at most
 PRIOR = 0.001  # the cost of an overhead that is halved or doubled; as much as a miss of one figure by 3 %
 SMALLEST_MS = 0.01
 LOST_MS = 1e6  # what a request that is predicted to be lost counts, so that losing everything explains nothing
@@ -97,27 +98,30 @@ def agrees(service: Service, one: Seen) -> bool:
 
 
 def under_load(service: Service, seen: Sequence[Seen]) -> Service:
-    """The service with batches as long as they were in the trials: each quantile of every size by the same factor.
+    """The service with batches as long as they were in the trials: of every size they vary as those of the log do.
 
-    Workers that share an accelerator log their waiting for it too, so trials of several say nothing of t(b) there.
+    Samples of a curve are too few to show that one batch of fifty stalls; a log of hundreds does. Workers that share an
+    accelerator log their waiting for it too, so trials of several say nothing of t(b) there.
     """
-    typical_ms = np.median(service.table_ms().sum(axis=2), axis=1)
-    loaded = [
+    table_ms = service.table_ms()
+    typical_ms = np.median(table_ms.sum(axis=2), axis=1)
+    factors = [
         batch.total_ms / typical_ms[batch.size]
         for one in seen
         if one.setting.workers == 1 or not service.shared
         for batch in one.batches
         if 1 <= batch.size <= service.largest
     ]
-    if len(loaded) < LEAST:
+    if len(factors) < LEAST:
         return service
-    alone = np.concatenate([point.rows_ms.sum(axis=1) / typical_ms[point.batch] for point in service.points])
+    rows = min(ROWS, len(factors) // EACH)
+    quantiles = (np.arange(rows) + 0.5) / rows
+    loaded = np.quantile(factors, quantiles)[:, None]
     points = []
     for point in service.points:
-        rows = point.rows_ms[np.argsort(point.rows_ms.sum(axis=1), kind="stable")]
-        quantiles = (np.arange(len(rows)) + 0.5) / len(rows)
-        factors = np.clip(np.quantile(loaded, quantiles) / np.quantile(alone, quantiles), 1 / MOST, MOST)
-        points.append(Point.of(point.batch, rows * factors[:, None], reported=point.inference_ms is not None))
+        alone = table_ms[point.batch, (quantiles * table_ms.shape[1]).astype(np.int64)]
+        stages_ms = alone / alone.sum(axis=1, keepdims=True) * typical_ms[point.batch] * loaded
+        points.append(Point.of(point.batch, stages_ms, reported=point.inference_ms is not None))
     return replace(service, points=tuple(points))
 
 

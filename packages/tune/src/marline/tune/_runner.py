@@ -1,5 +1,6 @@
 """Runs trials one after another on one server, and keeps them all; what an interrupted run has measured is taken from it."""
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
@@ -88,16 +89,19 @@ class Runner:
         *,
         at_rps: float | None = None,
         in_time: Callable[[], bool],
+        learned: Callable[[Trial], float] = lambda _: math.inf,
     ) -> Trial | None:
         """A longer trial at `rps`, and at less where that does not hold, while above `to_beat_rps` and `in_time`.
 
-        With `at_rps` that is the one rate that counts. None where no rate held.
+        `learned` hears of every trial and says which rate seems safe now: after a miss the next is no higher, and a step lower
+        in any case. With `at_rps` that is the one rate that counts. None where no rate held.
         """
         rate, again, missed = at_rps or rps, False, 0
         for turn in range(AGAIN):
             if rate <= to_beat_rps or (turn and not in_time()):
                 break
             trial = self.run(archive, setting, rate, "confirm")
+            safe_rps = learned(trial)
             if self.holds(trial):
                 return trial
             if trial.too_large:
@@ -106,7 +110,8 @@ class Runner:
                 if at_rps is not None:
                     break
                 within = trial.within(self.bench.slo_ms)
-                rate *= NARROW if within else STEPS_DOWN[min(missed, len(STEPS_DOWN) - 1)]
+                step = NARROW if within else STEPS_DOWN[min(missed, len(STEPS_DOWN) - 1)]
+                rate = min(step * rate, safe_rps)
                 missed += not within
             again = not trial.valid
         return None
