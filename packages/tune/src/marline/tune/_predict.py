@@ -23,7 +23,7 @@ from marline.tune._twin import Prediction, at_rate, play, predict
 TIE = 0.01  # rates closer than this are equal: then fewer workers are better, less delay, smaller batches
 BELOW, ABOVE = 0.9, 1.05  # of the predicted limit: where a setting is tried first, and next when that holds
 HIGHER, BARELY = 1.1, 0.97  # of the highest rate that held, and of the lowest that did not, where the twin was wrong
-CONFIRM_AT = 0.94  # of a limit is what may be promised: what is found best of several was lucky, too
+CONFIRM_AT = 0.92  # of a limit is what may be promised: what is found best of several was lucky, too
 CAREFUL = 0.85  # of the objective: a p99 measured again, near the limit, differs by as much
 RARER = 3  # times fewer requests than may be late: where a batch stalls now and then, late ones come many at once
 FEW = 1000  # batches, with fewer of which a low p99 may be luck: requests of one are late together
@@ -95,14 +95,15 @@ class Forecaster:
     def safe_rps(self, setting: Setting) -> float:
         """A rate to promise: below the limit, and where the twin leaves room for what a trial did not meet, if it does at any.
 
-        Latency is a little below the objective there, and few requests are late.
+        Latency is a little below the objective there, and few requests are late. A short trial that held beyond the twin's
+        limit does not raise it: a queue that grows slowly had no time to.
         """
-        limit_rps = CONFIRM_AT * self.limit_rps(setting)
+        limit_rps = self.limit_rps(setting)
         if not self.trusted:
-            return limit_rps
+            return CONFIRM_AT * limit_rps
         slo_ms, rarer = self.slo_ms / self.off.get(setting, 1.0), 100 - (100 - self.percentile) / RARER
         careful_rps = min(self._limit(setting, CAREFUL * slo_ms).rps, self._limit(setting, slo_ms, rarer).rps)
-        return min(limit_rps, careful_rps or math.inf)
+        return min(CONFIRM_AT * min(limit_rps, self.told[setting].rps or math.inf), careful_rps or math.inf)
 
     def next_rate(self, setting: Setting) -> float | None:
         """Where the next trial of a setting says most; None where its limit is known well enough."""

@@ -1,6 +1,5 @@
 """Runs trials one after another on one server, and keeps them all; what an interrupted run has measured is taken from it."""
 
-import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
@@ -89,7 +88,7 @@ class Runner:
         *,
         at_rps: float | None = None,
         in_time: Callable[[], bool],
-        learned: Callable[[Trial], float] = lambda _: math.inf,
+        learned: Callable[[Trial], float],
     ) -> Trial | None:
         """A longer trial at `rps`, and at less where that does not hold, while above `to_beat_rps` and `in_time`.
 
