@@ -26,6 +26,7 @@ HIGHER, BARELY = 1.1, 0.97  # of the highest rate that held, and of the lowest t
 CONFIRM_AT = 0.92  # of a limit is what may be promised: what is found best of several was lucky, too
 CAREFUL = 0.85  # of the objective: a p99 measured again, near the limit, differs by as much
 RARER = 3  # times fewer requests than may be late: where a batch stalls now and then, late ones come many at once
+PLAYED = 5  # simulations, of which the worst is believed: of stalls that are rare one draws too few
 FEW = 1000  # batches, with fewer of which a low p99 may be luck: requests of one are late together
 REACH = 1.5  # times the highest rate that was tried: how far a correction upwards is believed
 NEAR = 0.95  # of the predicted limit: what holds there leaves little to look for
@@ -95,14 +96,18 @@ class Forecaster:
     def safe_rps(self, setting: Setting) -> float:
         """A rate to promise: below the limit, and where the twin leaves room for what a trial did not meet, if it does at any.
 
-        Latency is a little below the objective there, and few requests are late. A short trial that held beyond the twin's
-        limit does not raise it: a queue that grows slowly had no time to.
+        Latency is a little below the objective there, and few requests are late. No trial's luck raises it: a queue that grows
+        slowly had no time to in a short one that held beyond the twin's limit, and a tail lower than the twin's met few stalls.
         """
         limit_rps = self.limit_rps(setting)
         if not self.trusted:
             return CONFIRM_AT * limit_rps
-        slo_ms, rarer = self.slo_ms / self.off.get(setting, 1.0), 100 - (100 - self.percentile) / RARER
-        careful_rps = min(self._limit(setting, CAREFUL * slo_ms).rps, self._limit(setting, slo_ms, rarer).rps)
+        slo_ms, rarer = self.slo_ms / max(1.0, self.off.get(setting, 1.0)), 100 - (100 - self.percentile) / RARER
+        careful_rps = min(
+            self._limit(setting, objective_ms, percentile_, seed).rps
+            for objective_ms, percentile_ in ((CAREFUL * slo_ms, self.percentile), (slo_ms, rarer))
+            for seed in range(PLAYED)
+        )
         return min(CONFIRM_AT * min(limit_rps, self.told[setting].rps or math.inf), careful_rps or math.inf)
 
     def next_rate(self, setting: Setting) -> float | None:
@@ -206,8 +211,8 @@ class Forecaster:
         p50_ms, p99_ms, tail_ms = (off * ms for ms in (found.p50_ms, found.p99_ms, found.tail_ms))
         self.told[setting] = replace(found, p50_ms=p50_ms, p99_ms=p99_ms, tail_ms=tail_ms)
 
-    def _limit(self, setting: Setting, slo_ms: float, percentile_: float | None = None) -> Prediction:
-        return predict(self.service, [setting], slo_ms, percentile_ or self.percentile, gaps=self.gaps)[0]
+    def _limit(self, setting: Setting, slo_ms: float, percentile_: float | None = None, seed: int = 0) -> Prediction:
+        return predict(self.service, [setting], slo_ms, percentile_ or self.percentile, gaps=self.gaps, seed=seed)[0]
 
     def _off(self, one: Seen) -> tuple[float, float]:
         """The percentile of a trial (or its tail, where lower), measured over predicted, and of how many batches.
