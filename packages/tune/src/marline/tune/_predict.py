@@ -7,6 +7,7 @@ is fitted anew to all that was seen, and the whole grid is predicted again.
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ HIGHER, BARELY = 1.1, 0.97  # of the highest rate that held, and of the lowest t
 CONFIRM_AT = 0.92  # of a limit is what may be promised: what is found best of several was lucky, too
 CAREFUL = 0.85  # of the objective: a p99 measured again, near the limit, differs by as much
 RARER = 3  # times fewer requests than may be late: where a batch stalls now and then, late ones come many at once
-PLAYED = 5  # simulations, of which the worst is believed: of stalls that are rare one draws too few
+PLAYED = 3  # simulations, of which the worst is believed: of stalls that are rare one draws too few
 FEW = 1000  # batches, with fewer of which a low p99 may be luck: requests of one are late together
 REACH = 1.5  # times the highest rate that was tried: how far a correction upwards is believed
 NEAR = 0.95  # of the predicted limit: what holds there leaves little to look for
@@ -100,15 +101,18 @@ class Forecaster:
         slowly had no time to in a short one that held beyond the twin's limit, and a tail lower than the twin's met few stalls.
         """
         limit_rps = self.limit_rps(setting)
-        if not self.trusted:
+        if not (self.trusted and limit_rps):
             return CONFIRM_AT * limit_rps
+        safe_rps = CONFIRM_AT * min(limit_rps, self.told[setting].rps or math.inf)
         slo_ms, rarer = self.slo_ms / max(1.0, self.off.get(setting, 1.0)), 100 - (100 - self.percentile) / RARER
-        careful_rps = min(
-            self._limit(setting, objective_ms, percentile_, seed).rps
-            for objective_ms, percentile_ in ((CAREFUL * slo_ms, self.percentile), (slo_ms, rarer))
-            for seed in range(PLAYED)
-        )
-        return min(CONFIRM_AT * min(limit_rps, self.told[setting].rps or math.inf), careful_rps or math.inf)
+        demands = [*product(((CAREFUL * slo_ms, self.percentile), (slo_ms, rarer)), range(PLAYED))]
+        if all(
+            at_rate(self.service, setting, safe_rps, percentile_, gaps=self.gaps, seed=seed).tail_ms <= objective_ms
+            for (objective_ms, percentile_), seed in demands
+        ):
+            return safe_rps
+        careful_rps = min(self._limit(setting, *demand, seed).rps for demand, seed in demands)
+        return min(safe_rps, careful_rps or math.inf)
 
     def next_rate(self, setting: Setting) -> float | None:
         """Where the next trial of a setting says most; None where its limit is known well enough."""
