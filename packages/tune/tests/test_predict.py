@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from marline.tune import Point, Service, Setting, predict, simulate
 from marline.tune._look import look_for_rate, rival_of
-from marline.tune._predict import BELOW, CLOSE, CONFIRM_AT, REACH, Bounds, Forecaster
+from marline.tune._predict import BELOW, CLOSE, REACH, Bounds, Forecaster
 from marline.tune._refit import Seen, agrees
 from marline.tune._runner import decisive
 from marline.tune._service import Stages
@@ -83,7 +83,7 @@ def test_without_trust_in_the_twin_only_what_was_measured_counts(service: Servic
 
 def test_what_is_promised_leaves_room_for_what_a_trial_did_not_meet(forecast: Forecaster) -> None:
     for setting in SETTINGS:
-        assert 0 < forecast.safe_rps(setting) <= CONFIRM_AT * forecast.limit_rps(setting)
+        assert 0 < forecast.safe_rps(setting) <= 0.92 * forecast.limit_rps(setting)
 
 
 def test_a_short_trial_beyond_the_limit_that_held_raises_no_promise(forecast: Forecaster) -> None:
@@ -93,7 +93,7 @@ def test_a_short_trial_beyond_the_limit_that_held_raises_no_promise(forecast: Fo
     forecast.bounds[FOUR] = Bounds(low=1.05 * told_rps)
 
     assert 1.05 * told_rps == forecast.limit_rps(FOUR)
-    assert safe_rps == forecast.safe_rps(FOUR) <= CONFIRM_AT * told_rps
+    assert safe_rps == forecast.safe_rps(FOUR) <= 0.92 * told_rps
 
 
 @pytest.mark.parametrize(("off", "share"), [(0.5, 0.2), (0.5, 0.9), (1.5, 0.2), (1.5, 0.9)])
@@ -153,7 +153,7 @@ def test_where_no_rate_leaves_room_the_confirmation_decides(service: Service) ->
 
     forecast = Forecaster(service, [ONE], float(slo_ms), 99)
 
-    assert CONFIRM_AT * forecast.limit_rps(ONE) == forecast.safe_rps(ONE) > 0
+    assert 0.92 * forecast.limit_rps(ONE) == forecast.safe_rps(ONE) > 0
 
 
 def test_where_a_batch_stalls_now_and_then_fewer_are_late_than_may_be(service: Service) -> None:

@@ -97,8 +97,8 @@ class Forecaster:
     def safe_rps(self, setting: Setting) -> float:
         """A rate to promise: below the limit, and where the twin leaves room for what a trial did not meet, if it does at any.
 
-        Latency is a little below the objective there, and few requests are late. No trial's luck raises it: a queue that grows
-        slowly had no time to in a short one that held beyond the twin's limit, and a tail lower than the twin's met few stalls.
+        Latency is a little below the objective there, and few requests are late. What raises neither: a short trial that
+        held beyond the twin's limit, where a queue had no time to grow, and a tail lower than the twin's, which met few stalls.
         """
         limit_rps = self.limit_rps(setting)
         if not (self.trusted and limit_rps):
