@@ -21,7 +21,7 @@ gc.disable()  # until everything is imported
 
 # Runs on one server of Prefect's.
 OWN_RUNS = tuple(f"tests/e2e/test_{name}.py" for name in ("new_model", "models"))
-# Read what the smoke run left, and take nothing from its cache: a copy of it does.
+# Read what the smoke run left: a copy of it does.
 OF_A_COPY = tuple(f"tests/e2e/test_{name}.py" for name in ("digits", "report", "report_figures", "serve", "swap", "targets"))
 ALONE = tuple(  # start servers, but need no run of the others
     f"tests/e2e/test_{name}.py" for name in ("archive", "clients", "custom_service", "observation", "torchserve_contract")

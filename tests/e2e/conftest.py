@@ -187,13 +187,14 @@ def smoke(place: Place, tmp_path_factory: pytest.TempPathFactory, worker_id: str
     """The one whole run over the whole grid; where several processes test, all but the first have a copy of what it left."""
     own = tmp_path_factory.getbasetemp()
     shared = own if worker_id == "master" else own.parent
-    told, kept = shared / "smoke.json", shared / "smoke"
+    told, kept, results = shared / "smoke.json", shared / "smoke", Path(".prefect", "storage")
     with (shared / "smoke.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # place.run has the deadline
         if not told.exists():
             ran = place.run("pipelines", f"model={MODEL}", *SMOKE)
             if ran.code == 0:
                 shutil.copytree(ran.run, kept)
+                shutil.copytree(place.artifacts / results, shared / results)
             told.write_text(json.dumps(asdict(ran)))
             return ran
     ran = Ran(**json.loads(told.read_text()))
@@ -201,7 +202,11 @@ def smoke(place: Place, tmp_path_factory: pytest.TempPathFactory, worker_id: str
         copy = place.artifacts / MODEL / ran.run.name
         shutil.copytree(kept, copy)
         copy.with_name("latest").symlink_to(copy.name)
-        ran = replace(ran, out=ran.out.replace(str(ran.run.parents[1]), str(place.artifacts)))
+        there, here = str(ran.run.parents[1]), str(place.artifacts)
+        (place.artifacts / results).mkdir(parents=True)
+        for result in (shared / results).iterdir():
+            (place.artifacts / results / result.name).write_text(result.read_text().replace(there, here))
+        ran = replace(ran, out=ran.out.replace(there, here))
     return ran
 
 
