@@ -25,14 +25,17 @@ FINALISTS, NEAR = 3, 0.93  # how many of the best go into the final, and from wh
 CODE = (*MEASURING, *(f"packages/tune/bench/parts/{name}.py" for name in ("cells", "tunings")))
 
 
-def against_grid() -> list[dict[str, Any]]:
-    """Three emulated curves, 6 x 5 measured cells each: the tuner's choices, TPE's and random search's; writes docs/grid.md."""
-    curves = [curve for curve in CURVES if curve[0] in COMPARED]
-    found: list[tuple[Compared, list[dict[str, Any]]]] = []
-    for curve in curves:
-        found.append((one := compared(curve), rows(one)))
-        (project_root() / "docs" / "grid.md").write_text(page(found))
-    return [row for _, told in found for row in told]
+def against_grid(*keys: str) -> list[dict[str, Any]]:
+    """Three emulated curves, or those named: 6 x 5 measured cells each, TPE and random search too; writes docs/grid/KEY.md."""
+    found: list[dict[str, Any]] = []
+    for curve in (curve for curve in CURVES if curve[0] in (keys or COMPARED)):
+        one = compared(curve)
+        told = rows(one)
+        file = project_root() / "docs" / "grid" / f"{one.key}.md"
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(page(one, told))
+        found += told
+    return found
 
 
 def compared(curve: tuple[str, int, int]) -> Compared:

@@ -1,4 +1,4 @@
-"""What a brute-force grid shows of the tuner: figures, and docs/grid.md."""
+"""What a brute-force grid shows of the tuner: figures, and a page of docs/grid for each curve."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from marline.core import machine
 from packages.handler.bench.parts.figure import figure
 from packages.tune.bench.parts.cells import DELAYS_MS, SIZES, Cell, limits
 from packages.tune.bench.parts.equal_price import SEARCHES, Place, searched
@@ -78,19 +79,23 @@ def rows(one: Compared) -> list[dict[str, Any]]:
     return found
 
 
-def page(found: Sequence[tuple[Compared, Sequence[Mapping[str, Any]]]]) -> str:
-    """docs/grid.md: of each curve every cell, the final, and its `rows`."""
-    lines = ["# The tuner against brute force", "", *HEAD, ""]
-    for one, told in found:
-        lines += [f"## {one.key}, {one.scale} times slower, p99 within {one.slo_ms} ms", ""]
-        lines += [f"| batch size | {' | '.join(f'{delay} ms' for delay in DELAYS_MS)} |", "|---" * (len(DELAYS_MS) + 1) + "|"]
-        for size in SIZES:
-            lines.append(f"| {size} | {' | '.join(f'{one.cells[size, delay].rps:.1f}' for delay in DELAYS_MS)} |")
-        finals = ", ".join(f"{place} {cell.rps:.1f}" for place, cell in sorted(one.finals.items(), key=_last))
-        lines += ["", f"TorchServe's default: {one.cells[DEFAULT].rps:.1f}. The final: {finals}.", ""]
-        lines += [f"- {row['name']}: {row['value']}{'; ' if row['note'] else ''}{row['note']}" for row in told]
-        lines.append("")
-    return "\n".join(lines)
+def page(one: Compared, told: Sequence[Mapping[str, Any]]) -> str:
+    """docs/grid/KEY.md: every cell of the curve, the final, what each tuning run promised, and the curve's `rows`."""
+    lines = [f"# The tuner against brute force: {one.key}", "", *HEAD, ""]
+    lines.append(f"{one.scale} times slower, p99 within {one.slo_ms} ms; {machine()['processor']}, {machine()['cores']} cores.")
+    lines += ["", f"| batch size | {' | '.join(f'{delay} ms' for delay in DELAYS_MS)} |", "|---" * (len(DELAYS_MS) + 1) + "|"]
+    for size in SIZES:
+        lines.append(f"| {size} | {' | '.join(f'{one.cells[size, delay].rps:.1f}' for delay in DELAYS_MS)} |")
+    finals = ", ".join(f"{place} {cell.rps:.1f}" for place, cell in sorted(one.finals.items(), key=_last))
+    lines += ["", f"TorchServe's default: {one.cells[DEFAULT].rps:.1f}. The final: {finals}.", ""]
+    lines += [f"- {row['name']}: {row['value']:.4g}{'; ' if row['note'] else ''}{row['note']}" for row in told]
+    lines += ["", "| tuning run | chose | promised req/s | p99 in an independent load of it, ms | load tests | seconds |"]
+    lines.append("|---" * 6 + "|")
+    for run in one.runs:
+        spent = f"{run['load_tests']} | {run['load_seconds']:.0f}"
+        seen = "not measured" if run["p99_ms"] is None else f"{run['p99_ms']:.0f}"
+        lines.append(f"| seed {run['seed']} | {chosen(run)} | {run['rps']:.0f} | {seen} | {spent} |")
+    return "\n".join([*lines, ""])
 
 
 def chosen(run: Mapping[str, Any]) -> Place:
