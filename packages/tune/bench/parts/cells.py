@@ -1,6 +1,7 @@
 """One cell of a brute-force grid: the limit of a batch size and a delay, found by real trials on both sides of it.
 
-A trial lasts as long as the tuner's own by default: 10 s, and up to twice as long where requests come slowly.
+A trial lasts as long as the tuner's own by default: 10 s, and up to twice as long where requests come slowly. It holds where at
+most one of a hundred requests is late and no queue grew: a rate at which it does is more than the server can do for long.
 """
 
 import math
@@ -12,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from marline.core import StageError, newest
-from marline.loadtest import Load
+from marline.loadtest import Load, growing
 from marline.tune._trial import ENOUGH, LONGER
 from packages.tune.bench.parts.tunings import MODEL, RUNS, Started, loaded
 
@@ -26,7 +27,7 @@ MISSES = 0.01  # the share that may be over the objective
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """The trials of a cell: rate, and of each block of requests how many there were and how many missed the objective."""
+    """The trials of a cell: rate, whether a queue grew, and of each block of requests how many it had and how many missed."""
 
     rps: float
     trials: Sequence[dict[str, Any]]
@@ -62,13 +63,13 @@ def measured_cell(started: Started, pace: Pace, size: int, delay_ms: int) -> dic
                 timeout_s=3 * bench.slo_ms / 1e3,
             )
             seen = loaded(bench, load)
-            if seen is None:
-                raise StageError(f"({size}, {delay_ms}) at {rate:.1f}/s could not be measured: every attempt was invalid")
-            missed = seen.latencies_ms > bench.slo_ms
+            grew = growing(seen.measured) is not None
+            if seen.reason is not None and not grew:
+                raise StageError(f"({size}, {delay_ms}) at {rate:.1f}/s could not be measured: {seen.reason}")
+            missed = seen.measured.latencies_ms > bench.slo_ms
             blocks = [[int(block.size), int(block.sum())] for block in np.array_split(missed, BLOCKS)]
-            trials.append({"rps": rate, "seconds": load.seconds, "blocks": blocks})
-            held = bool(missed.mean() <= MISSES)
-            low, high = (rate, high) if held else (low, rate)
+            trials.append({"rps": rate, "seconds": load.seconds, "blocks": blocks, "grew": grew})
+            low, high = (rate, high) if _held(trials[-1]) else (low, rate)
             rate = rate * pace.step if math.isinf(high) else rate / pace.step if low == 0 else math.sqrt(low * high)
     finally:
         bench.server.unload(MODEL)
@@ -84,8 +85,8 @@ def limits(cell: Cell, draw: np.random.Generator, count: int) -> NDArray[np.floa
             {**trial, "blocks": [trial["blocks"][index] for index in draw.integers(BLOCKS, size=BLOCKS)]}
             for trial in cell.trials
         ]
-        held = [one["rps"] for one in again if _share(one) <= MISSES]
-        missed = [one["rps"] for one in again if _share(one) > MISSES]
+        held = [one["rps"] for one in again if _held(one)]
+        missed = [one["rps"] for one in again if not _held(one)]
         found[turn] = _limit(again, max(held, default=0.0), min(missed, default=math.inf))
     return found
 
@@ -100,9 +101,9 @@ def _limit(trials: Sequence[dict[str, Any]], low: float, high: float) -> float:
     return float(low * (high / low) ** share)
 
 
-def _share(trial: dict[str, Any]) -> float:
+def _held(trial: dict[str, Any]) -> bool:
     count, missed = np.sum(trial["blocks"], axis=0)
-    return float(missed / count)
+    return bool(missed / count <= MISSES) and not trial["grew"]
 
 
 def _odds(trial: dict[str, Any]) -> float:

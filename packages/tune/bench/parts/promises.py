@@ -88,11 +88,11 @@ def _run(curve: tuple[str, int, int], seed: int) -> dict[str, Any]:
     with emulating(*words) as bench:
         bench.server.load(archive, MODEL, **{name: chosen[name] for name in ("batch_size", "max_batch_delay_ms", "workers")})
         seen = loaded(bench, load)
-    if seen is None:
+    if seen.reason is not None:
         return run | {"met": "invalid", "p99_ms": None, "samples": 0}
-    met = slo_met(seen.latencies_ms, slo_ms, 99, SURE)
-    p99 = percentile(seen.latencies_ms, 99)
-    return run | {"met": met, "p99_ms": min(p99, 1e9), "samples": int(seen.status.size)}
+    latencies_ms = seen.measured.latencies_ms
+    met, p99_ms = slo_met(latencies_ms, slo_ms, 99, SURE), min(percentile(latencies_ms, 99), 1e9)
+    return run | {"met": met, "p99_ms": p99_ms, "samples": int(latencies_ms.size)}
 
 
 def _confirms(trial: Mapping[str, Any], chosen: Mapping[str, Any]) -> bool:

@@ -6,17 +6,20 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from marline.core import StageError, accelerator_of, newest, project_root, read_config
 from marline.deploy import serving
-from marline.loadtest import Load, Measurement, measuring, wait_until_quiet
+from marline.loadtest import Load, measuring, wait_until_quiet
+from marline.tune._journal import Raw
 from marline.tune._trial import Bench, run_trial
 from packages.tune.bench.parts.kept import FOLDER
 
 MODEL, RUNS = "digits_cnn", FOLDER / "runs"
-TUNING_S, ATTEMPTS = 1800.0, 3
+TUNING_S = 1800.0
+ATTEMPTS, AGAIN = 3, 100_000  # of a load, and by how much the seed of the next is further
 
 Started = Callable[[], Bench]  # a server that emulates, and what is sent to it
 
@@ -64,14 +67,17 @@ def when_asked(*words: str) -> Iterator[Started]:
         yield started
 
 
-def loaded(bench: Bench, load: Load) -> Measurement | None:
-    """What a load shows of the model as it is served now, as a trial of the tuner's would; None where it stays invalid.
+def loaded(bench: Bench, load: Load) -> Raw:
+    """What a load shows of the model as it is served now, as a trial of the tuner's would; the last of three that are invalid.
 
-    The server is idle when it is sent and when this returns: what an overload left in the queue would be the next one's.
+    Each attempt has arrivals of its own: those with which a queue grew once would let it grow again. The server is idle when a
+    load is sent and when this returns: what an overload left in the queue would be the next one's.
     """
-    for _ in range(ATTEMPTS):
-        raw = run_trial(bench, load, 0, "bench")
+    raw = run_trial(bench, load, 0, "bench")
+    for attempt in range(1, ATTEMPTS):
         if raw.reason is None:
-            return raw.measured
+            break
+        print(f"  sent again: {raw.reason}", flush=True)
         wait_until_quiet()
-    return None
+        raw = run_trial(bench, replace(load, seed=load.seed + AGAIN * attempt), 0, "bench")
+    return raw
